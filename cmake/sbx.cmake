@@ -1,0 +1,37 @@
+# What every target of the project shares: warnings, include root, the helpers sbx_library and sbx_test.
+
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+add_library(sbx_options INTERFACE)
+target_compile_options(sbx_options INTERFACE -Wall -Wextra -Werror)
+target_compile_definitions(sbx_options INTERFACE BOOST_ASIO_NO_DEPRECATED _GNU_SOURCE _FILE_OFFSET_BITS=64)
+target_include_directories(sbx_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_link_libraries(sbx_options INTERFACE Threads::Threads)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # libstdc++ 12 hides std::expected from clang 16, which supports what it needs.
+  target_compile_options(sbx_options INTERFACE -D__cpp_concepts=202002L -Wno-macro-redefined -Wno-builtin-macro-redefined)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+# sbx_library(NAME SOURCES ... DEPS ...): static library sbx_NAME.
+function(sbx_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(sbx_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(sbx_${name} PUBLIC sbx_options ${ARG_DEPS})
+endfunction()
+
+# sbx_test(NAME SOURCES ... DEPS ...): unit test program; each test is a ctest test with label "unit".
+function(sbx_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest_main GTest::gmock)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS unit TIMEOUT 120)
+endfunction()
