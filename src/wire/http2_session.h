@@ -32,7 +32,7 @@ struct Http2Limits {
   std::uint32_t stream_window = 256U << 10U;     // bytes a peer may send on a stream before it is read
   std::size_t max_header_bytes = 64U << 10U;     // of one message's header list
   std::uint32_t max_resets_per_second = 200;     // more ends the session (CVE-2023-44487)
-  std::size_t max_buffered_output = 1U << 20U;   // bytes of ours waiting for a peer that does not read
+  std::size_t max_buffered_output = 64U << 10U;  // bytes of ours, per stream, waiting for a peer that does not read
 };
 
 // A request's or a response's header. Names are lower case. For a response only `status` and `headers` are set.

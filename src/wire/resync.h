@@ -28,6 +28,8 @@ class ResyncScanner {
   explicit ResyncScanner(std::string_view magic) : magic_(magic) {}
   // Consumes from `input` up to and including the nonce; nullopt means that all of it was consumed without a match.
   std::optional<std::array<char, kNonceSize>> feed(std::string_view& input);
+  // How many more bytes can be read without reading past a nonce.
+  std::size_t needed() const { return magic_.size() + kNonceSize - window_.size(); }
 
  private:
   std::string magic_;
