@@ -1,0 +1,79 @@
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "store/sandbox_store.h"
+
+namespace sbx::store {
+namespace {
+
+Sandbox example(const std::string& id, const std::string& name) {
+  Sandbox s;
+  s.id = id;
+  s.name = name;
+  s.agent = "shell";
+  s.workspaces = {{"/work", false, false}, {"/notes.txt", true, true}};
+  s.env = {"A=1", "B=two words"};
+  s.labels = {{"role", "db"}};
+  s.created_at = 5;
+  return s;
+}
+
+TEST(Store, KeepsEveryFieldAcrossAReopen) {
+  auto folder = TemporaryFolder::make("store");
+  ASSERT_TRUE(folder);
+  const auto path = folder->path() / "store.db";
+  {
+    auto database = Database::open(path);
+    ASSERT_TRUE(database) << database.error().describe();
+    SandboxStore store(*database);
+    auto done = store.insert(example("id-1", "one"));
+    ASSERT_TRUE(done) << done.error().describe();
+    auto row = example("id-1", "one");
+    row.state = State::kRunning;
+    row.keeper_pid = 77;
+    ASSERT_TRUE(store.update(row));
+  }
+  auto database = Database::open(path);
+  ASSERT_TRUE(database);
+  SandboxStore store(*database);
+  auto found = store.find("one");
+  ASSERT_TRUE(found && *found);
+  const Sandbox& s = **found;
+  EXPECT_EQ(s.state, State::kRunning);
+  EXPECT_EQ(s.keeper_pid, 77);
+  EXPECT_EQ(s.workspaces, example("", "").workspaces);
+  EXPECT_EQ(s.env, example("", "").env);
+  EXPECT_EQ(s.labels, example("", "").labels);
+  EXPECT_TRUE(*store.find("id-1"));
+  EXPECT_FALSE(*store.find("two"));
+}
+
+TEST(Store, RefusesASecondSandboxOfTheSameName) {
+  auto folder = TemporaryFolder::make("store");
+  auto database = Database::open(folder->path() / "store.db");
+  ASSERT_TRUE(database);
+  SandboxStore store(*database);
+  ASSERT_TRUE(store.insert(example("id-1", "one")));
+  auto second = store.insert(example("id-2", "one"));
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kConflict);
+  ASSERT_TRUE(store.remove("id-1"));
+  EXPECT_TRUE(store.insert(example("id-2", "one")));
+}
+
+TEST(Store, MigratesToTheNewestVersionAndRefusesANewerOne) {
+  auto folder = TemporaryFolder::make("store");
+  const auto path = folder->path() / "store.db";
+  {
+    auto database = Database::open(path);
+    ASSERT_TRUE(database);
+    EXPECT_EQ(*database->version(), Database::newest_version());
+    ASSERT_TRUE(database->run("PRAGMA user_version=9999"));
+  }
+  auto database = Database::open(path);
+  ASSERT_FALSE(database);
+  EXPECT_EQ(database.error().code, ErrorCode::kConflict);
+}
+
+}  // namespace
+}  // namespace sbx::store
