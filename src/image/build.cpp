@@ -80,7 +80,8 @@ void remove_leftovers(const std::filesystem::path& images_folder) {
 std::string last_lines(const std::filesystem::path& log) {
   const std::string text = read_file(log).value_or("");
   std::size_t start = text.size();
-  for (int lines = 0; lines < 12 && start > 0 && start != std::string::npos; ++lines) start = text.rfind('\n', start - 1);
+  for (int lines = 0; lines < 12 && start > 0 && start != std::string::npos; ++lines)
+    start = text.rfind('\n', start - 1);
   return start == std::string::npos || start == 0 ? text : text.substr(start + 1);
 }
 
@@ -150,7 +151,11 @@ Result<void> run_recipe(const BuildOptions& options, const std::filesystem::path
 
 Result<ImageManifest> describe_image(const BuildOptions& options, const std::string& id,
                                      const std::filesystem::path& folder, std::uint64_t build_ms) {
-  ImageManifest manifest{.id = id, .suite = options.recipe.suite, .build_ms = build_ms, .created_at = timestamp_now()};
+  ImageManifest manifest;
+  manifest.id = id;
+  manifest.suite = options.recipe.suite;
+  manifest.build_ms = build_ms;
+  manifest.created_at = timestamp_now();
   std::istringstream version(SBX_TRY(read_file(folder / "kernel-version"), "reading the kernel's version"));
   std::getline(version, manifest.kernel_version);
   std::istringstream modules(SBX_TRY(read_file(folder / "modules.list"), "reading the list of modules"));
@@ -202,7 +207,8 @@ Result<ImageManifest> build_image(const BuildOptions& options, const Progress& p
   SBX_CHECK(make_folders(folder, 0755), "making a work folder");
   SBX_CHECK(run_recipe(options, folder, report), "building image " + id);
 
-  const auto build_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started);
+  const auto build_ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started);
   const auto manifest = SBX_TRY(describe_image(options, id, folder, static_cast<std::uint64_t>(build_ms.count())),
                                 "checking the new image");
   SBX_CHECK(write_file_atomically(folder / "manifest.json", to_json(manifest), 0644), "writing the manifest");

@@ -22,10 +22,10 @@ struct BuildOptions {
 // Called with one line for a person at each step, on the thread that builds.
 using Progress = std::function<void(const std::string& step)>;
 
-// The image of options.recipe: at once if it is there, else built. One builder at a time (flock on images_folder/.lock):
-// a second one waits, and then finds the first one's image. Works in a folder beside the images and renames it at the
-// end, so a build that fails or is killed leaves no image; its rest is removed by the next one. On failure the error
-// holds the last lines of the log. Blocks: call it on a worker thread.
+// The image of options.recipe: at once if it is there, else built. One builder at a time (flock on
+// images_folder/.lock): a second one waits, and then finds the first one's image. Works in a folder beside the images
+// and renames it at the end, so a build that fails or is killed leaves no image; its rest is removed by the next one.
+// On failure the error holds the last lines of the log. Blocks: call it on a worker thread.
 Result<ImageManifest> build_image(const BuildOptions& options, const Progress& progress);
 
 // Bytes that a file or a folder with all below it takes on disk (sparse files count what they hold).

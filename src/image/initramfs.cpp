@@ -58,7 +58,8 @@ Result<void> write_initramfs(const std::filesystem::path& guest_binary, const st
 
   std::string bytes;
   const ArchivePtr a(archive_write_new());
-  if (archive_write_set_format_cpio_newc(a.get()) != ARCHIVE_OK || archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
+  if (archive_write_set_format_cpio_newc(a.get()) != ARCHIVE_OK ||
+      archive_write_add_filter_gzip(a.get()) != ARCHIVE_OK ||
       archive_write_set_filter_option(a.get(), "gzip", "compression-level", "6") != ARCHIVE_OK ||
       archive_write_set_filter_option(a.get(), "gzip", "timestamp", nullptr) != ARCHIVE_OK ||
       archive_write_set_bytes_in_last_block(a.get(), 1) != ARCHIVE_OK ||

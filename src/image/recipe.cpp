@@ -47,7 +47,11 @@ Result<Recipe> find_recipe() {
   }
   for (const auto& folder : folders) {
     std::error_code error;
-    if (std::filesystem::is_regular_file(folder / kFiles[0], error)) return Recipe{.folder = folder};
+    if (std::filesystem::is_regular_file(folder / kFiles[0], error)) {
+      Recipe recipe;
+      recipe.folder = folder;
+      return recipe;
+    }
   }
   return fail(ErrorCode::kNotFound, "no image recipe in " + folders.back().string() +
                                         "; set SBX_SHARE_DIR to the folder that holds image/build.sh");
