@@ -38,22 +38,21 @@ trap cleanup EXIT
 
 packages=$(sed -e 's/#.*//' "$here/packages.txt" | tr -s ' \n' ',,' | sed -e 's/^,//' -e 's/,$//')
 
-# Runs as a hook with apt's configuration for the new tree: the kernel's files, without its package.
-cat >"$work/kernel.sh" <<'EOF'
-#!/bin/sh
+# Runs as a hook with apt's configuration for the new tree ($1): the kernel's files, without its package. Given as text,
+# since the uids of a namespace may not be able to reach this folder.
+read -r -d '' kernel_hook <<'EOF' || true
 set -eu
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 root=$1
 kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
 [ -n "$kernel" ] || { echo "linux-image-cloud-amd64 depends on no kernel" >&2; exit 1; }
-mkdir -p "$root/tmp/kernel"
-chmod 0777 "$root/tmp/kernel"
+version=${kernel#linux-image-}
+mkdir -p "$root/tmp/kernel" "$root/usr/lib/modules" "$root/sbx-kernel"
 cd "$root/tmp/kernel"
 apt-get -q -o APT::Sandbox::User=root download "$kernel"
 dpkg-deb -x ./*.deb files
-version=${kernel#linux-image-}
 modules=files/usr/lib/modules
 [ -d "$modules" ] || modules=files/lib/modules
-mkdir -p "$root/usr/lib/modules" "$root/sbx-kernel"
 cp -a "$modules/$version" "$root/usr/lib/modules/"
 cp files/boot/vmlinuz-* "$root/sbx-kernel/vmlinuz"
 echo "$version" >"$root/sbx-kernel/version"
@@ -61,18 +60,17 @@ cd /
 rm -rf "$root/tmp/kernel"
 chroot "$root" depmod "$version"
 EOF
-chmod 0755 "$work/kernel.sh"
 
 step "downloading and unpacking packages ($suite)"
 # To a stream, so that the same unpacking works for root and for a user; /dev is the guest kernel's to fill.
-mmdebstrap --mode=$mode --variant=minbase --format=tar --quiet --components=main \
+mmdebstrap --mode=$mode --variant=minbase --format=tar --components=main \
   --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/lintian/*' \
   --dpkgopt='force-unsafe-io' "${apt_options[@]}" \
-  --customize-hook="APT_CONFIG=\"\$MMDEBSTRAP_APT_CONFIG\" $work/kernel.sh \"\$1\"" \
-  --include="$packages" "$suite" "$work/root.tar" - <"$sources"
+  --customize-hook="$kernel_hook" \
+  --include="$packages" "$suite" - - <"$sources" >"$work/root.tar"
 
 step 'preparing the root folder'
 mkdir -p "$work/kernel"

@@ -92,6 +92,10 @@ put 0644 /etc/gitconfig <<'EOF'
 	detachedHead = false
 EOF
 
+# The archives stay those of the host that built the image, but neither its passwords nor its proxy.
+sed -i 's#://[^/@ ]*@#://#' "$root/etc/apt/sources.list"
+sed -i '/[Pp]roxy/d' "$root/etc/apt/apt.conf.d/99mmdebstrap"
+
 # Left by the build.
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old \
   "$root"/var/log/* "$root"/tmp/* "$root"/run/* "$root"/usr/sbin/policy-rc.d "$root"/boot/*
