@@ -93,6 +93,7 @@ class SessionImpl final : public Http2Session {
   Result<std::shared_ptr<Http2Stream>> open(Http2Head request, bool end) override;
   void close() override { end("the session was closed"); }
   std::size_t open_streams() const override { return streams_.size(); }
+  bool alive() const override { return alive_; }
 
  private:
   friend class StreamImpl;

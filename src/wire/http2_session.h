@@ -85,6 +85,8 @@ class Http2Session : public std::enable_shared_from_this<Http2Session> {
   // Ends the session and fails every stream.
   virtual void close() = 0;
   virtual std::size_t open_streams() const = 0;
+  // False once the session has ended, whoever ended it. Already false when the streams that it took along see it.
+  virtual bool alive() const = 0;
 };
 
 // Reads a stream's whole body, at most `limit` bytes (kInvalid beyond).

@@ -1,0 +1,51 @@
+#include "keeper/files_server.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "vm/jail.h"
+#include "vm/virtual_machine.h"
+
+namespace sbx::keeper {
+
+namespace fs = std::filesystem;
+
+Command files_server_command(const std::vector<Workspace>& workspaces, const fs::path& program, int port_fd) {
+  vm::JailSpec jail;
+  jail.proc = true;  // files are opened for I/O through /proc/self/fd
+  jail.binds.push_back({program, "/sbx-files", vm::BindMode::kReadOnly});
+  jail.argv = {"/sbx-files", "--port-fd", std::to_string(port_fd)};
+  for (const auto& workspace : workspaces) {
+    const std::string target = "/ws/" + std::to_string(workspace.index);
+    jail.binds.push_back(
+        {workspace.path, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
+    jail.argv.insert(jail.argv.end(), {"--workspace", std::to_string(workspace.index) + ":" + target +
+                                                          (workspace.readonly ? ":ro" : "")});
+  }
+  auto command = vm::jailed(jail);
+  command.keep_fd(port_fd);
+  return command;
+}
+
+Result<Subprocess> start_files_server(const LaunchSpec& spec, const fs::path& program) {
+  auto port = SBX_TRY(vm::connect_port(spec.runtime_folder, 2), "connecting to the files port");
+  // The server reads and writes with blocking calls.
+  const int flags = ::fcntl(port.get(), F_GETFL);
+  if (::fcntl(port.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) return fail_errno("preparing the files port", errno);
+  auto log = SBX_TRY(open_file(spec.runtime_folder / "files.log", O_CREAT | O_WRONLY | O_APPEND), "starting sbx-files");
+  return files_server_command(spec.workspaces, program, port.get()).stderr_to(log.get()).start();
+}
+
+Result<fs::path> sibling_program(std::string_view name) {
+  std::error_code error;
+  const auto self = fs::read_symlink("/proc/self/exe", error);
+  if (error) return fail(ErrorCode::kInternal, "cannot tell where this program is: " + error.message());
+  const auto path = self.parent_path() / name;
+  if (::access(path.c_str(), X_OK) != 0) {
+    return fail(ErrorCode::kNotFound, path.string() + " is missing; build or install sbx again");
+  }
+  return path;
+}
+
+}  // namespace sbx::keeper

@@ -1,0 +1,44 @@
+// GuestLink: the control port's HTTP/2 session with sbx-guest. One executor.
+//
+// The guest is not trusted: whatever it does to the session ends the session at worst. After that every call fails with
+// kUnavailable until connect() has succeeded again.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/result.h"
+#include "wire/http2_session.h"
+
+namespace sbx::keeper {
+
+class GuestLink {
+ public:
+  using Duration = std::chrono::steady_clock::duration;
+
+  GuestLink(boost::asio::any_io_executor executor, std::filesystem::path runtime_folder)
+      : executor_(std::move(executor)), runtime_folder_(std::move(runtime_folder)) {}
+  ~GuestLink() { disconnect(); }
+  GuestLink(const GuestLink&) = delete;
+  GuestLink& operator=(const GuestLink&) = delete;
+
+  // Connects to the control port, resynchronises and starts the session.
+  wire::Awaitable<Result<void>> connect(std::chrono::milliseconds deadline);
+  void disconnect();
+  bool connected() const { return session_ && session_->alive(); }
+  // A JSON call; kTimeout after `deadline` (the session stays).
+  wire::Awaitable<Result<nlohmann::json>> call(std::string method, std::string path, nlohmann::json body,
+                                               Duration deadline = std::chrono::seconds(20));
+  Result<std::shared_ptr<wire::Http2Stream>> open(wire::Http2Head head);
+
+ private:
+  boost::asio::any_io_executor executor_;
+  std::filesystem::path runtime_folder_;
+  std::shared_ptr<wire::Http2Session> session_;
+};
+
+}  // namespace sbx::keeper

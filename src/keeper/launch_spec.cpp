@@ -1,0 +1,69 @@
+#include "keeper/launch_spec.h"
+
+namespace sbx::keeper {
+
+using nlohmann::json;
+
+namespace {
+
+Result<LaunchMode> mode_from(const std::string& word) {
+  if (word == "clone") return LaunchMode::kClone;
+  if (word == "resume") return LaunchMode::kResume;
+  if (word == "boot") return LaunchMode::kBoot;
+  if (word == "template") return LaunchMode::kTemplate;
+  return fail(ErrorCode::kInvalid, "mode must be clone, resume, boot or template, not \"" + word + "\"");
+}
+
+LaunchSpec read_members(const json& document) {
+  LaunchSpec spec;
+  spec.sandbox_id = document.value("sandbox_id", "");
+  spec.name = document.value("name", "");
+  spec.runtime_folder = document.at("runtime_folder").get<std::string>();
+  spec.sandbox_folder = document.value("sandbox_folder", "");
+  spec.template_folder = document.at("template_folder").get<std::string>();
+  spec.image_folder = document.at("image_folder").get<std::string>();
+  spec.guest_binary = document.value("guest_binary", "");
+  spec.cpus = document.at("cpus").get<int>();
+  spec.memory_mib = document.at("memory_mib").get<int>();
+  spec.identity = document.value("identity", json::object());
+  for (const auto& entry : document.value("workspaces", json::array())) {
+    Workspace workspace;
+    workspace.index = entry.at("index").get<int>();
+    workspace.path = entry.at("path").get<std::string>();
+    workspace.readonly = entry.value("readonly", false);
+    workspace.file = entry.value("file", false);
+    spec.workspaces.push_back(std::move(workspace));
+  }
+  return spec;
+}
+
+}  // namespace
+
+Result<LaunchSpec> parse_launch_spec(std::string_view text) {
+  try {
+    const auto document = json::parse(text);
+    auto spec = read_members(document);
+    spec.mode = SBX_TRY(mode_from(document.at("mode").get<std::string>()), "reading the launch spec");
+    spec.accelerator =
+        SBX_TRY(vm::accelerator_from(document.value("accelerator", "tcg")), "reading the launch spec");
+    if (spec.cpus < 1 || spec.memory_mib < 128) {
+      return fail(ErrorCode::kInvalid, "the launch spec needs cpus >= 1 and memory_mib >= 128");
+    }
+    return spec;
+  } catch (const json::exception& error) {
+    return fail(ErrorCode::kInvalid, std::string("the launch spec is malformed: ") + error.what());
+  }
+}
+
+json workspaces_json(const std::vector<Workspace>& workspaces) {
+  auto list = json::array();
+  for (const auto& workspace : workspaces) {
+    list.push_back({{"index", workspace.index},
+                    {"path", workspace.path},
+                    {"readonly", workspace.readonly},
+                    {"file", workspace.file}});
+  }
+  return {{"workspaces", list}};
+}
+
+}  // namespace sbx::keeper

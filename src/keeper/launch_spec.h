@@ -1,0 +1,50 @@
+// LaunchSpec: what sbxd tells a keeper to run (docs/development/protocols.md, "Keeper launch"). A plain value.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "vm/machine_spec.h"
+
+namespace sbx::keeper {
+
+enum class LaunchMode { kClone, kResume, kBoot, kTemplate };
+
+struct Workspace {
+  int index = 0;
+  std::string path;  // absolute; the same on the host and in the guest
+  bool readonly = false;
+  bool file = false;
+};
+
+struct LaunchSpec {
+  LaunchMode mode = LaunchMode::kClone;
+  std::string sandbox_id;
+  std::string name;
+  std::filesystem::path runtime_folder;
+  std::filesystem::path sandbox_folder;   // not for kTemplate
+  std::filesystem::path template_folder;  // kTemplate: the folder to fill
+  std::filesystem::path image_folder;
+  std::filesystem::path guest_binary;  // kTemplate only
+  int cpus = 1;
+  int memory_mib = 2048;
+  vm::Accelerator accelerator = vm::Accelerator::kTcg;
+  nlohmann::json identity = nlohmann::json::object();  // handed to the guest as it is
+  std::vector<Workspace> workspaces;
+
+  std::filesystem::path disk() const { return sandbox_folder / "disk.qcow2"; }
+  std::filesystem::path memory_image() const { return sandbox_folder / "memory.img"; }
+  std::filesystem::path initramfs() const { return template_folder / "initramfs"; }
+  std::filesystem::path kernel() const { return image_folder / "vmlinux"; }
+  std::filesystem::path root_image() const { return image_folder / "root.ext4"; }
+};
+
+// kInvalid names the member that is missing or wrong.
+Result<LaunchSpec> parse_launch_spec(std::string_view text);
+nlohmann::json workspaces_json(const std::vector<Workspace>& workspaces);
+
+}  // namespace sbx::keeper

@@ -1,0 +1,31 @@
+#include "keeper/launch_spec.h"
+
+#include <gtest/gtest.h>
+
+namespace sbx::keeper {
+namespace {
+
+constexpr std::string_view kGood =
+    R"({"mode":"clone","sandbox_id":"u","runtime_folder":"/r","sandbox_folder":"/s","template_folder":"/t",)"
+    R"("image_folder":"/i","cpus":2,"memory_mib":1024,"workspaces":[{"index":0,"path":"/w","readonly":true}]})";
+
+TEST(LaunchSpec, EveryMemberIsRead) {
+  auto spec = parse_launch_spec(kGood);
+  ASSERT_TRUE(spec) << spec.error().describe();
+  EXPECT_EQ(spec->mode, LaunchMode::kClone);
+  EXPECT_EQ(spec->disk(), "/s/disk.qcow2");
+  EXPECT_EQ(spec->cpus, 2);
+  ASSERT_EQ(spec->workspaces.size(), 1U);
+  EXPECT_TRUE(spec->workspaces[0].readonly);
+}
+
+TEST(LaunchSpec, WhatIsMissingOrWrongIsNamed) {
+  EXPECT_NE(parse_launch_spec(R"({"mode":"clone"})").error().message.find("runtime_folder"), std::string::npos);
+  std::string wrong(kGood);
+  wrong.replace(wrong.find("clone"), 5, "dance");
+  EXPECT_NE(parse_launch_spec(wrong).error().message.find("dance"), std::string::npos);
+  EXPECT_EQ(parse_launch_spec("{").error().code, ErrorCode::kInvalid);
+}
+
+}  // namespace
+}  // namespace sbx::keeper
