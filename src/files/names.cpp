@@ -1,0 +1,192 @@
+// Operations on names: lookup, creation, removal, rename, link.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <cstdio>
+
+#include "files/dispatcher.h"
+
+namespace sbx::files {
+namespace {
+
+// The one name that a body (or what is left of it) consists of.
+Outcome<std::string> only_name(Body body) {
+  std::string_view name;
+  if (!body.take_string(name) || !body.rest().empty()) return std::unexpected(EINVAL);
+  if (const int error = check_name(name)) return std::unexpected(error);
+  return std::string(name);
+}
+
+}  // namespace
+
+void Dispatcher::add_entry(Reply& reply, const Node& node, const struct statx& status) {
+  fuse_entry_out out{};
+  out.nodeid = node.id;
+  out.entry_valid = out.attr_valid = static_cast<std::uint64_t>(limits_.cache.count() / 1000);
+  out.entry_valid_nsec = out.attr_valid_nsec = static_cast<std::uint32_t>(limits_.cache.count() % 1000 * 1'000'000);
+  out.attr = attributes_.of(status);
+  reply.add(out);
+}
+
+int Dispatcher::reply_with_entry(const Target& parent, const std::string& name, Reply& reply) {
+  auto fd = open_child(parent.get(), name);
+  if (!fd) return fd.error();
+  const auto status = status_of(fd->get());
+  if (!status) return status.error();
+  const auto node = nodes_.adopt(*parent.node, name, std::move(*fd), *status);
+  if (!node) return node.error();
+  add_entry(reply, **node, *status);
+  return 0;
+}
+
+int Dispatcher::lookup_workspace(std::string_view name, Reply& reply) {
+  for (std::size_t i = 0; i < nodes_.workspaces().size(); ++i) {
+    if (std::to_string(nodes_.workspaces()[i].index) != name) continue;
+    const auto status = status_of(nodes_.workspaces()[i].root->get());
+    if (!status) return status.error();
+    nodes_.count_lookup(nodes_.root_of(i));
+    add_entry(reply, nodes_.root_of(i), *status);
+    return 0;
+  }
+  return ENOENT;
+}
+
+int Dispatcher::op_lookup(const Request& request, Reply& reply) {
+  const auto name = only_name(Body(request.body));
+  if (!name) return name.error();
+  if (request.header.nodeid == kSyntheticRoot) return lookup_workspace(*name, reply);
+  const auto parent = folder(request.header.nodeid, Intent::kLook);
+  if (!parent) return parent.error();
+  return reply_with_entry(*parent, *name, reply);
+}
+
+int Dispatcher::op_symlink(const Request& request, Reply& reply) {
+  Body body(request.body);
+  std::string_view name;
+  std::string_view text;
+  if (!body.take_string(name) || !body.take_string(text) || !body.rest().empty()) return EINVAL;
+  if (const int error = check_name(name)) return error;
+  if (text.empty()) return ENOENT;
+  if (text.size() >= PATH_MAX) return ENAMETOOLONG;
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  // The text is data to us: nothing here ever follows it.
+  if (::symlinkat(std::string(text).c_str(), parent->get(), std::string(name).c_str()) != 0) return errno;
+  return reply_with_entry(*parent, std::string(name), reply);
+}
+
+int Dispatcher::op_mknod(const Request& request, Reply& reply) {
+  Body body(request.body);
+  fuse_mknod_in in{};
+  body.take(in);
+  const auto name = only_name(body);
+  if (!name) return name.error();
+  const mode_t type = (in.mode & S_IFMT) == 0 ? S_IFREG : in.mode & S_IFMT;
+  // FIFOs and sockets are only names here: the guest's kernel gives them life in the guest, op_open opens neither.
+  if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK) return EPERM;
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  if (::mknodat(parent->get(), name->c_str(), type | (in.mode & 0777U), 0) != 0) return errno;
+  return reply_with_entry(*parent, *name, reply);
+}
+
+int Dispatcher::op_mkdir(const Request& request, Reply& reply) {
+  Body body(request.body);
+  fuse_mkdir_in in{};
+  body.take(in);
+  const auto name = only_name(body);
+  if (!name) return name.error();
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  if (::mkdirat(parent->get(), name->c_str(), in.mode & 01777U) != 0) return errno;
+  return reply_with_entry(*parent, *name, reply);
+}
+
+int Dispatcher::op_unlink(const Request& request, Reply&) {
+  const auto name = only_name(Body(request.body));
+  if (!name) return name.error();
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  Node* known = nodes_.known_child(*parent->node, parent->get(), *name);
+  if (::unlinkat(parent->get(), name->c_str(), 0) != 0) return errno;
+  nodes_.lost_name(known, *parent->node, *name);
+  return 0;
+}
+
+int Dispatcher::op_rmdir(const Request& request, Reply&) {
+  const auto name = only_name(Body(request.body));
+  if (!name) return name.error();
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  Node* known = nodes_.known_child(*parent->node, parent->get(), *name);
+  if (::unlinkat(parent->get(), name->c_str(), AT_REMOVEDIR) != 0) return errno;
+  nodes_.lost_name(known, *parent->node, *name);
+  return 0;
+}
+
+int Dispatcher::op_rename(const Request& request, Reply&) {
+  Body body(request.body);
+  fuse_rename_in in{};
+  body.take(in);
+  return rename_entry(request, in.newdir, 0, body);
+}
+
+int Dispatcher::op_rename2(const Request& request, Reply&) {
+  Body body(request.body);
+  fuse_rename2_in in{};
+  body.take(in);
+  return rename_entry(request, in.newdir, in.flags, body);
+}
+
+int Dispatcher::rename_entry(const Request& request, NodeId new_parent, std::uint32_t flags, Body body) {
+  std::string_view old_text;
+  if (!body.take_string(old_text)) return EINVAL;
+  if (const int error = check_name(old_text)) return error;
+  const std::string old_name(old_text);
+  const auto new_name = only_name(body);
+  if (!new_name) return new_name.error();
+  // Not RENAME_WHITEOUT: that makes a device node.
+  if (flags != 0 && flags != RENAME_NOREPLACE && flags != RENAME_EXCHANGE) return EINVAL;
+  const auto from = folder(request.header.nodeid, Intent::kChange);
+  if (!from) return from.error();
+  const auto to = folder(new_parent, Intent::kChange);
+  if (!to) return to.error();
+  if (from->node->workspace != to->node->workspace) return EXDEV;
+  Node* moved = nodes_.known_child(*from->node, from->get(), old_name);
+  Node* replaced = nodes_.known_child(*to->node, to->get(), *new_name);
+  if (::renameat2(from->get(), old_name.c_str(), to->get(), new_name->c_str(), flags) != 0) return errno;
+  if (moved == replaced) return 0;  // two links of one file: rename(2) does nothing
+  nodes_.moved(moved, *to->node, *new_name);
+  if (flags == RENAME_EXCHANGE) {
+    nodes_.moved(replaced, *from->node, old_name);
+  } else {
+    nodes_.lost_name(replaced, *to->node, *new_name);
+  }
+  return 0;
+}
+
+int Dispatcher::op_link(const Request& request, Reply& reply) {
+  Body body(request.body);
+  fuse_link_in in{};
+  body.take(in);
+  const auto name = only_name(body);
+  if (!name) return name.error();
+  const auto parent = folder(request.header.nodeid, Intent::kChange);
+  if (!parent) return parent.error();
+  const auto existing = target(in.oldnodeid, Intent::kChange);
+  if (!existing) return existing.error();
+  if (existing->node->workspace != parent->node->workspace) return EXDEV;
+  if (existing->node->is_folder()) return EPERM;
+  // AT_SYMLINK_FOLLOW follows the magic link to our own fd, and no further: a symlink is linked itself.
+  if (::linkat(AT_FDCWD, descriptor_path(existing->get()).c_str(), parent->get(), name->c_str(), AT_SYMLINK_FOLLOW) != 0) {
+    return errno;
+  }
+  return reply_with_entry(*parent, *name, reply);
+}
+
+}  // namespace sbx::files

@@ -1,0 +1,255 @@
+#include "files/node_table.h"
+
+#include <cerrno>
+
+namespace sbx::files {
+namespace {
+
+// Slot 0 is node id 2: 1 is the synthetic root, 0 is no id.
+constexpr std::uint64_t kFirst = 2;
+constexpr std::size_t kMaxDepth = 4096;
+
+std::int64_t birth_of(const struct statx& status) {
+  if ((status.stx_mask & STATX_BTIME) == 0) return 0;
+  return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+}
+
+std::uint32_t slot_of(NodeId id) { return static_cast<std::uint32_t>(id & 0xffffffffU) - kFirst; }
+
+}  // namespace
+
+NodeTable::NodeTable(std::vector<Workspace> workspaces, Limits limits)
+    : workspaces_(std::move(workspaces)), limits_(limits) {
+  for (std::uint32_t i = 0; i < workspaces_.size(); ++i) {
+    const auto& workspace = workspaces_[i];
+    Node& node = nodes_.emplace_back();
+    node.id = kFirst + i;
+    node.workspace = i;
+    node.device = device_of(workspace.status);
+    node.inode = workspace.status.stx_ino;
+    node.birth = birth_of(workspace.status);
+    node.type = workspace.status.stx_mode & S_IFMT;
+    node.used = node.root = node.indexed = true;
+    node.fd = workspace.root;
+    index_[{i, node.device, node.inode}] = &node;
+  }
+}
+
+Node* NodeTable::find(NodeId id) {
+  if ((id & 0xffffffffU) < kFirst) return nullptr;
+  const auto slot = slot_of(id);
+  if (slot >= nodes_.size()) return nullptr;
+  Node& node = nodes_[slot];
+  return node.used && node.id == id ? &node : nullptr;
+}
+
+bool NodeTable::same(const Node& node, const struct statx& status) {
+  if (node.device != device_of(status) || node.inode != status.stx_ino) return false;
+  if (node.type != (status.stx_mode & S_IFMT)) return false;
+  // An inode number can only be given to another file while nobody holds the old one open.
+  return node.fd != nullptr || node.birth == birth_of(status);
+}
+
+Outcome<SharedFd> NodeTable::descriptor(Node& node) {
+  if (node.fd == nullptr) {
+    if (auto opened = open_again(node); !opened) return std::unexpected(opened.error());
+  }
+  touch(node);
+  if (!node.root && !workspaces_[node.workspace].holds(node.fd->get())) return std::unexpected(ESTALE);
+  auto fd = node.fd;
+  evict();
+  return fd;
+}
+
+// Down from the nearest ancestor that has its fd. A loop, since the guest chooses how deep its folders are, and with a
+// bound, since moves on the host may have left two nodes each with the other as its parent.
+Outcome<void> NodeTable::open_again(Node& node) {
+  std::vector<Node*> way;
+  for (Node* at = &node; at->fd == nullptr; at = at->parent) {
+    if (at->parent == nullptr || way.size() >= kMaxDepth) return std::unexpected(ESTALE);
+    way.push_back(at);
+  }
+  while (!way.empty()) {
+    Node& next = *way.back();
+    way.pop_back();
+    const SharedFd parent = next.parent->fd;
+    auto fd = open_child(parent->get(), next.name);
+    if (!fd) return std::unexpected(fd.error() == EMFILE || fd.error() == ENFILE ? fd.error() : ESTALE);
+    const auto status = status_of(fd->get());
+    if (!status || !same(next, *status)) return std::unexpected(ESTALE);
+    set_fd(next, std::make_shared<const UniqueFd>(std::move(*fd)));
+    touch(next);
+  }
+  return {};
+}
+
+Outcome<Node*> NodeTable::adopt(Node& parent, const std::string& name, UniqueFd fd, const struct statx& status) {
+  const Key key{parent.workspace, device_of(status), status.stx_ino};
+  if (const auto found = index_.find(key); found != index_.end()) {
+    Node& node = *found->second;
+    if (same(node, status)) {
+      if (node.fd == nullptr) set_fd(node, std::make_shared<const UniqueFd>(std::move(fd)));
+      if (!node.root && &node != &parent) set_place(node, &parent, name);
+      ++node.lookups;
+      touch(node);
+      evict();
+      return &node;
+    }
+    unindex(node);  // the number now belongs to another file
+  }
+  auto allocated = allocate();
+  if (!allocated) return allocated;
+  Node& node = **allocated;
+  node.workspace = parent.workspace;
+  node.device = key.device;
+  node.inode = key.inode;
+  node.birth = birth_of(status);
+  node.type = status.stx_mode & S_IFMT;
+  node.lookups = 1;
+  node.indexed = true;
+  index_[key] = &node;
+  set_place(node, &parent, name);
+  set_fd(node, std::make_shared<const UniqueFd>(std::move(fd)));
+  touch(node);
+  evict();
+  return &node;
+}
+
+Outcome<Node*> NodeTable::allocate() {
+  if (!free_.empty()) {
+    Node& node = nodes_[free_.back()];
+    free_.pop_back();
+    node.used = true;
+    return &node;
+  }
+  if (nodes_.size() >= limits_.nodes) return std::unexpected(ENFILE);
+  Node& node = nodes_.emplace_back();
+  node.id = kFirst + nodes_.size() - 1;
+  node.used = true;
+  return &node;
+}
+
+void NodeTable::forget(NodeId id, std::uint64_t lookups) {
+  Node* node = find(id);
+  if (node == nullptr) return;
+  node->lookups -= std::min(node->lookups, lookups);
+  free_if_unused(node);
+}
+
+void NodeTable::free_if_unused(Node* node) {
+  while (node != nullptr && node->used && !node->root && node->lookups == 0 && node->children == 0 && node->handles == 0) {
+    Node* parent = node->parent;
+    unindex(*node);
+    set_fd(*node, nullptr);
+    node->parent = nullptr;
+    node->name.clear();
+    node->used = false;
+    node->id += 1ULL << 32U;  // the next generation
+    free_.push_back(slot_of(node->id));
+    if (parent != nullptr) --parent->children;
+    node = parent;
+  }
+}
+
+void NodeTable::unindex(Node& node) {
+  if (!node.indexed) return;
+  index_.erase({node.workspace, node.device, node.inode});
+  node.indexed = false;
+}
+
+Node* NodeTable::known_child(Node& parent, int parent_fd, const std::string& name) {
+  auto fd = open_child(parent_fd, name);
+  if (!fd) return nullptr;
+  const auto status = status_of(fd->get());
+  if (!status) return nullptr;
+  const auto found = index_.find({parent.workspace, device_of(*status), status->stx_ino});
+  if (found == index_.end() || !same(*found->second, *status)) return nullptr;
+  Node& node = *found->second;
+  if (node.fd == nullptr) {
+    set_fd(node, std::make_shared<const UniqueFd>(std::move(*fd)));
+    touch(node);
+  }
+  return &node;
+}
+
+void NodeTable::lost_name(Node* node, const Node& parent, const std::string& name) {
+  if (node == nullptr || node->root || node->parent != &parent || node->name != name) return;
+  set_place(*node, nullptr, "");
+  touch(*node);
+}
+
+void NodeTable::moved(Node* node, Node& parent, const std::string& name) {
+  if (node == nullptr || node->root || node == &parent) return;
+  set_place(*node, &parent, name);
+  touch(*node);
+}
+
+void NodeTable::set_place(Node& node, Node* parent, const std::string& name) {
+  Node* before = node.parent;
+  if (before != parent) {
+    if (parent != nullptr) ++parent->children;
+    node.parent = parent;
+    if (before != nullptr) {
+      --before->children;
+      free_if_unused(before);
+    }
+  }
+  if (node.name != name) node.name = name;
+}
+
+void NodeTable::add_handle(Node& node) {
+  ++node.handles;
+  touch(node);
+}
+
+void NodeTable::drop_handle(Node& node) {
+  --node.handles;
+  touch(node);
+  free_if_unused(&node);
+}
+
+void NodeTable::set_fd(Node& node, SharedFd fd) {
+  if (node.root) return;
+  open_ += fd != nullptr ? 1 : 0;
+  open_ -= node.fd != nullptr ? 1 : 0;
+  node.fd = std::move(fd);
+  if (node.fd == nullptr && node.in_recent) {
+    recent_.erase(node.recent);
+    node.in_recent = false;
+  }
+}
+
+void NodeTable::touch(Node& node) {
+  const bool belongs = node.fd != nullptr && !node.root && node.handles == 0 && node.parent != nullptr;
+  if (belongs && node.in_recent) {
+    recent_.splice(recent_.begin(), recent_, node.recent);
+  } else if (belongs) {
+    node.recent = recent_.insert(recent_.begin(), &node);
+  } else if (node.in_recent) {
+    recent_.erase(node.recent);
+  }
+  node.in_recent = belongs;
+}
+
+void NodeTable::evict() {
+  while (open_ > limits_.descriptors && !recent_.empty()) set_fd(*recent_.back(), nullptr);
+}
+
+void NodeTable::reset() {
+  // From the back: nothing here depends on the order, and slots keep their generation.
+  for (auto& node : nodes_) {
+    node.lookups = 0;
+    node.handles = 0;
+    node.children = 0;
+    if (node.root || !node.used) continue;
+    unindex(node);
+    set_fd(node, nullptr);
+    node.parent = nullptr;
+    node.name.clear();
+    node.used = false;
+    node.id += 1ULL << 32U;
+    free_.push_back(slot_of(node.id));
+  }
+}
+
+}  // namespace sbx::files

@@ -1,0 +1,52 @@
+#include "files/workspace.h"
+
+#include <fcntl.h>
+
+#include <charconv>
+
+#include "base/file.h"
+
+namespace sbx::files {
+
+Result<WorkspaceSpec> parse_workspace(std::string_view text) {
+  WorkspaceSpec spec;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), spec.index);
+  if (error != std::errc() || end == text.data() + text.size() || *end != ':') {
+    return fail(ErrorCode::kInvalid, "--workspace must be INDEX:PATH or INDEX:PATH:ro, not \"" + std::string(text) + "\"");
+  }
+  std::string_view path(end + 1, static_cast<std::size_t>(text.data() + text.size() - end - 1));
+  if (path.ends_with(":ro")) {
+    spec.readonly = true;
+    path.remove_suffix(3);
+  }
+  if (!path.starts_with('/')) {
+    return fail(ErrorCode::kInvalid, "a workspace's path must be absolute, not \"" + std::string(path) + "\"");
+  }
+  spec.path = path;
+  return spec;
+}
+
+Result<Workspace> open_workspace(const WorkspaceSpec& spec) {
+  auto fd = SBX_TRY(open_file(spec.path, O_PATH), "opening workspace " + std::to_string(spec.index));
+  const auto status = status_of(fd.get());
+  if (!status) return fail_errno("looking at workspace " + spec.path, status.error());
+  if (!S_ISDIR(status->stx_mode) && !S_ISREG(status->stx_mode)) {
+    return fail(ErrorCode::kInvalid, "workspace " + spec.path + " is neither a folder nor a regular file");
+  }
+  Workspace workspace;
+  workspace.index = spec.index;
+  workspace.readonly = spec.readonly;
+  workspace.root = std::make_shared<const UniqueFd>(std::move(fd));
+  workspace.status = *status;
+  return workspace;
+}
+
+bool Workspace::holds(int fd) const {
+  const auto top = location_of(root->get());
+  const auto place = location_of(fd);
+  if (!top || !place) return false;
+  if (*top == "/") return place->starts_with('/');
+  return place->starts_with(*top) && (place->size() == top->size() || (*place)[top->size()] == '/');
+}
+
+}  // namespace sbx::files

@@ -1,0 +1,36 @@
+// A workspace as the server holds it: an O_PATH fd of its root, which stays the same file for the process's life.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "files/confined.h"
+
+namespace sbx::files {
+
+struct WorkspaceSpec {
+  unsigned index = 0;
+  std::string path;
+  bool readonly = false;
+};
+
+// "INDEX:PATH" or "INDEX:PATH:ro", as on sbx-files' command line.
+Result<WorkspaceSpec> parse_workspace(std::string_view text);
+
+struct Workspace {
+  unsigned index = 0;
+  bool readonly = false;
+  SharedFd root;
+  struct statx status {};
+
+  // Whether `fd` is at or below the root now. A folder that the user moves out of the workspace is out of the guest's
+  // reach from then on, even where the server still holds its fd.
+  bool holds(int fd) const;
+};
+
+// Fails unless the path is a folder or a regular file.
+Result<Workspace> open_workspace(const WorkspaceSpec& spec);
+
+}  // namespace sbx::files
