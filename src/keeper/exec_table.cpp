@@ -34,6 +34,15 @@ namespace {
 
 std::string dump(const json& document) { return document.dump(-1, ' ', false, json::error_handler_t::replace); }
 
+// Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+std::string single(const char* key, json value) {
+  json document = json::object();
+  document[key] = std::move(value);
+  return dump(document);
+}
+
+json failed_status(const std::string& error) { return {{"exit_code", 125}, {"error", error}}; }
+
 // What the guest says of how a command ended, reduced to what ExecStatus may hold.
 json checked_status(std::string_view text) {
   const auto document = json::parse(text, nullptr, false);
@@ -47,7 +56,7 @@ json checked_status(std::string_view text) {
     if (error != document.end() && error->is_string()) status["error"] = error->get<std::string>().substr(0, 4096);
   }
   if (!status.contains("exit_code") && !status.contains("signal")) {
-    status = {{"exit_code", 125}, {"error", "the guest reported no exit status"}};
+    status = failed_status("the guest reported no exit status");
   }
   return status;
 }
@@ -76,7 +85,7 @@ json ExecTable::record(const Exec& exec) const {
 
 void ExecTable::guest_lost(const std::string& why) {
   for (auto& [id, exec] : execs_) {
-    if (!exec->status) finish(*exec, {{"exit_code", 125}, {"error", why}});
+    if (!exec->status) finish(*exec, failed_status(why));
   }
 }
 
@@ -109,7 +118,8 @@ Awaitable<void> ExecTable::handle(std::shared_ptr<wire::Http2Stream> stream, std
   if (path == "/exec" && request.method == "GET") {
     auto list = json::array();
     for (const auto& [id, exec] : execs_) list.push_back(record(*exec));
-    co_return co_await wire::send_json(*stream, 200, dump({{"execs", list}}));
+    const std::string text = single("execs", std::move(list));
+    co_return co_await wire::send_json(*stream, 200, text);
   }
   const auto slash = path.rfind('/');
   const std::string action = path.substr(slash + 1);
@@ -233,13 +243,14 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
     response = fail(ErrorCode::kInvalid, message);
   }
   if (!response) {
-    finish(*exec, {{"exit_code", 125}, {"error", response.error().message}});
+    finish(*exec, failed_status(response.error().message));
     co_return co_await wire::send_error(*client, response.error());
   }
   if (exec->detach) {
     (void)co_await guest->finish();
     asio::co_spawn(executor_, pump_output(exec, nullptr, daemon), asio::detached);
-    co_return co_await wire::send_json(*client, 200, dump({{"id", exec->id}}));
+    const std::string text = single("id", exec->id);
+    co_return co_await wire::send_json(*client, 200, text);
   }
   std::vector<std::pair<std::string, std::string>> headers;
   headers.emplace_back("content-type", "application/vnd.docker.multiplexed-stream");
@@ -293,7 +304,7 @@ Awaitable<void> ExecTable::pump_output(std::shared_ptr<Exec> exec, std::shared_p
       }
     }
   }
-  if (!status) status = json{{"exit_code", 125}, {"error", "the connection to the guest was lost"}};
+  if (!status) status = failed_status("the connection to the guest was lost");
   finish(*exec, *status);
   exec->guest.reset();
   if (!client) co_return;

@@ -25,6 +25,10 @@ namespace {
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr int kMaxFilesRestarts = 20;
 
+// Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+json quiesce_request() { return {{"grace_ms", 500}}; }
+std::string stop_answer(bool kept_memory) { return json{{"kept_memory", kept_memory}}.dump(); }
+
 Awaitable<void> pause_for(std::chrono::milliseconds time) {
   asio::steady_timer timer(co_await asio::this_coro::executor, time);
   (void)co_await timer.async_wait(kToken);
@@ -203,8 +207,7 @@ Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
   execs_.guest_lost("the sandbox was stopped");
   const bool kept_memory = kept.value_or(false);
   leave(mode == "kill" ? "killed" : "stopped", kept ? "" : kept.error().describe(), kept_memory);
-  const json answer = {{"kept_memory", kept_memory}};
-  co_await wire::send_json(*stream, 200, answer.dump());
+  co_await wire::send_json(*stream, 200, stop_answer(kept_memory));
   co_await pause_for(std::chrono::milliseconds(20));
   io_.stop();
 }
@@ -215,7 +218,7 @@ Awaitable<Result<bool>> Keeper::stop_machine(std::string mode) {
     co_return false;
   }
   if (mode == "memory") {
-    Result<json> step = co_await guest_.call("POST", "/quiesce", {{"grace_ms", 500}}, std::chrono::seconds(2));
+    Result<json> step = co_await guest_.call("POST", "/quiesce", quiesce_request(), std::chrono::seconds(2));
     if (step) step = co_await guest_.call("POST", "/unmount", json::object(), std::chrono::seconds(2));
     if (step) step = co_await guest_.call("POST", "/drop-caches", json::object(), std::chrono::seconds(10));
     if (step) step = co_await guest_.call("POST", "/freeze", json::object(), std::chrono::seconds(5));
