@@ -1,0 +1,88 @@
+#include "instance.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace sbx::test {
+
+namespace {
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr) {
+    ADD_FAILURE() << name << " is not set; run the system tests through ctest";
+    return {};
+  }
+  return value;
+}
+
+}  // namespace
+
+std::filesystem::path home() { return environment("SBX_HOME"); }
+
+std::vector<std::string> command_line(const std::vector<std::string>& arguments) {
+  std::vector<std::string> argv = {environment("SBX_BIN") + "/sbx"};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return argv;
+}
+
+Outcome sbx(const std::vector<std::string>& arguments, const std::string& input) {
+  auto folder = TemporaryFolder::make("sbx-system").value();
+  if (!write_file_atomically(folder.path() / "in", input)) ADD_FAILURE() << "cannot write the input";
+  auto in = open_file(folder.path() / "in", O_RDONLY).value();
+  auto out = open_file(folder.path() / "out", O_CREAT | O_RDWR).value();
+  auto err = open_file(folder.path() / "err", O_CREAT | O_RDWR).value();
+  auto child = Command(command_line(arguments))
+                   .stdin_from(in.get())
+                   .stdout_to(out.get())
+                   .stderr_to(err.get())
+                   .start()
+                   .value();
+  const auto status = child.wait().value();
+  return {status.signal != 0 ? 128 + status.signal : status.code,
+          read_file(folder.path() / "out", 1U << 30U).value(), read_file(folder.path() / "err").value()};
+}
+
+void wait_a_little() { ::poll(nullptr, 0, 50); }
+
+Sandbox::Sandbox(const std::vector<std::string>& extra, const std::string& workspace_suffix)
+    : name_([] {
+        static int next = 0;
+        return "t" + std::to_string(::getpid()) + "-" + std::to_string(next++);
+      }()),
+      folder_(TemporaryFolder::make("sbx-workspace").value()) {
+  std::vector<std::string> arguments = {"create", "--name", name_};
+  arguments.insert(arguments.end(), extra.begin(), extra.end());
+  arguments.insert(arguments.end(), {"shell", workspace().string() + workspace_suffix});
+  const auto created = sbx(arguments);
+  EXPECT_EQ(created.status, 0) << created.out << created.err;
+}
+
+Sandbox::~Sandbox() { (void)sbx({"rm", "--force", name_}); }
+
+Outcome Sandbox::exec(const std::vector<std::string>& command, const std::string& input) const {
+  std::vector<std::string> arguments = {"exec", name_};
+  arguments.insert(arguments.end(), command.begin(), command.end());
+  return sbx(arguments, input);
+}
+
+Outcome Sandbox::root(const std::string& script) const { return sbx({"exec", "-u", "root", name_, "bash", "-c", script}); }
+
+nlohmann::json Sandbox::listed() const {
+  const auto answer = nlohmann::json::parse(sbx({"ls", "--json"}).out, nullptr, false);
+  if (!answer.is_object()) return nullptr;
+  for (const auto& entry : answer["sandboxes"]) {
+    if (entry["name"] == name_) return entry;
+  }
+  return nullptr;
+}
+
+nlohmann::json Sandbox::inspected() const {
+  return nlohmann::json::parse(sbx({"inspect", name_, "--json"}).out, nullptr, false);
+}
+
+}  // namespace sbx::test

@@ -1,0 +1,87 @@
+// The workspace as the guest sees it, and what it must not see.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <fstream>
+
+#include "instance.h"
+
+namespace sbx::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class WorkspaceFiles : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { sandbox = std::make_unique<Sandbox>(); }
+  static void TearDownTestSuite() { sandbox.reset(); }
+  static std::unique_ptr<Sandbox> sandbox;
+};
+std::unique_ptr<Sandbox> WorkspaceFiles::sandbox;
+
+TEST_F(WorkspaceFiles, BothSidesSeeTheSameFilesUnderTheSamePath) {
+  ASSERT_TRUE(write_file_atomically(sandbox->workspace() / "from-host", "hello", 0644));
+  const auto outcome = sandbox->shell("cat " + (sandbox->workspace() / "from-host").string() + " && echo hi > from-guest");
+  EXPECT_EQ(outcome.out, "hello") << outcome.err;
+  EXPECT_EQ(read_file(sandbox->workspace() / "from-guest").value_or("missing"), "hi\n");
+  struct stat info {};
+  ASSERT_EQ(::stat((sandbox->workspace() / "from-guest").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, ::getuid());
+  EXPECT_EQ(sandbox->shell("stat -c %U from-host from-guest").out, "agent\nagent\n");
+}
+
+TEST_F(WorkspaceFiles, GitMakeAndSqliteWork) {
+  const auto outcome = sandbox->shell(
+      "set -e; mkdir project; cd project; git init -q; printf 'all: out\\nout: in\\n\\tcp in out\\n' > Makefile; "
+      "echo text > in; make -s; cmp in out; git add .; "
+      "git -c user.email=a@b -c user.name=n commit -qm first; git status --porcelain; "
+      "sqlite3 db 'pragma journal_mode=wal; create table t(a); insert into t values(1),(2); select sum(a) from t'");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("3\n"), std::string::npos) << outcome.out;
+}
+
+TEST_F(WorkspaceFiles, ItBehavesLikeAFileSystem) {
+  const auto outcome = sandbox->shell(
+      "set -e; mkdir fs; cd fs; echo a > f; ln f hard; ln -s f soft; test \"$(cat soft)\" = a; test f -ef hard; "
+      "mv f g; test ! -e f; truncate -s 10M sparse; test $(stat -c %s sparse) = 10485760; "
+      "test $(stat -c %b sparse) -lt 1000; chmod 640 g; test $(stat -c %a g) = 640; "
+      "n=$(printf 'n%.0s' $(seq 255)); touch $n; rm $n; touch $'\\377\\376'; ls | grep -c . ; "
+      "exec 3>open; rm open; echo x >&3; python3 -c 'import mmap,os; f=open(\"m\",\"w+b\"); f.truncate(4096); "
+      "m=mmap.mmap(f.fileno(),4096); m[:3]=b\"abc\"; m.flush(); f.flush(); os.fsync(f.fileno()); "
+      "d=os.open(\".\",os.O_RDONLY); os.fsync(d)'; head -c3 m");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("abc"), std::string::npos) << outcome.out;
+}
+
+TEST_F(WorkspaceFiles, NothingOutsideIsReachable) {
+  const fs::path secret = fs::path(sandbox->workspace().string() + "-secret");
+  ASSERT_TRUE(write_file_atomically(secret, "host secret"));
+  fs::create_symlink(secret, sandbox->workspace() / "link");
+  const auto outcome = sandbox->root("cat link ../" + secret.filename().string() + " " + secret.string());
+  fs::remove(secret);
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_EQ(outcome.out.find("host secret"), std::string::npos);
+}
+
+TEST_F(WorkspaceFiles, NoDeviceNodesAndNoSetuidBitsReachTheHost) {
+  EXPECT_NE(sandbox->root("mknod dev b 8 0").status, 0);
+  (void)sandbox->root("cp /bin/true suid; chmod 4755 suid");
+  struct stat info {};
+  if (::stat((sandbox->workspace() / "suid").c_str(), &info) == 0) {
+    EXPECT_EQ(info.st_mode & 07000U, 0U);
+  }
+  EXPECT_FALSE(fs::exists(sandbox->workspace() / "dev"));
+}
+
+TEST(ReadOnlyWorkspace, EvenRootCannotWrite) {
+  Sandbox sandbox({}, ":ro");
+  ASSERT_TRUE(write_file_atomically(sandbox.workspace() / "file", "kept", 0644));
+  const auto outcome =
+      sandbox.root("cat file; mount -o remount,rw,bind . 2>/dev/null; echo bad > file; touch new; rm -f file");
+  EXPECT_EQ(outcome.out, "kept") << outcome.err;
+  EXPECT_EQ(read_file(sandbox.workspace() / "file").value_or("gone"), "kept");
+  EXPECT_FALSE(fs::exists(sandbox.workspace() / "new"));
+}
+
+}  // namespace
+}  // namespace sbx::test
