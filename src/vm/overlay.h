@@ -25,8 +25,7 @@ Result<void> create_overlay(const std::filesystem::path& path, const OverlayOpti
 // The virtual size of a qcow2 image's header, or the size of a raw file.
 Result<std::uint64_t> virtual_disk_size(const std::filesystem::path& path, DiskFormat format);
 
-// Enlarges an overlay's virtual size in place; its VM must not run. kInvalid for less than it has, or beyond what the
-// header's L1 table can grow to (2 TiB).
+// Enlarges an overlay's virtual size in place (up to 4 TiB); its VM must not run. kInvalid for less than it has.
 Result<void> grow_overlay(const std::filesystem::path& path, std::uint64_t virtual_size);
 
 }  // namespace sbx::vm

@@ -47,7 +47,7 @@ struct StartSpec {
   std::filesystem::path runtime_folder;  // where the ports' sockets are made; 0700
   // Where the serial console goes (see MachineSpec::console_fd); -1: nowhere. Duplicated for QEMU; the caller keeps it.
   int console_fd = -1;
-  // Where QEMU's own messages go; -1: RUNTIME/qemu.log, whose end is in the Error if it does not start.
+  // Where QEMU's own messages go; -1: a pipe, see log().
   int log_fd = -1;
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   // uid in the jail; unset: jail_uid_for(runtime_folder).
@@ -89,19 +89,27 @@ class VirtualMachine {
   Awaitable<Result<std::string>> status();
   // Ends QEMU and waits for it; the disk is flushed. kTimeout: it was killed instead.
   Awaitable<Result<ExitStatus>> quit(Duration deadline = std::chrono::seconds(10));
-  // Waits for the end of the process by whatever cause. One waiter.
+  // Waits for the end of the process by whatever cause. The VM must outlive the wait.
   Awaitable<Result<ExitStatus>> exited();
 
+  const StartSpec& spec() const { return spec_; }  // with what start() filled in
   QmpClient& qmp() { return *qmp_; }
   int pidfd() const;           // of the jail's outer process
   pid_t jail_pid() const;      // the jail's outer process
   Result<pid_t> qemu_pid() const;
+  // What QEMU has written since the last call (it keeps 64 KiB, what comes after is lost), as one line.
+  std::string log() const;
 
  private:
   VirtualMachine() = default;
   Awaitable<Result<void>> migrate_out(int fd, bool ignore_shared, Duration deadline);
+  Awaitable<Result<void>> set_migration(bool ignore_shared);
+  Awaitable<Result<std::string>> hand_over(int fd);
+  Awaitable<void> take_back();
+  Result<ExitStatus> reap();
 
   StartSpec spec_;
+  UniqueFd log_;
   Subprocess process_;
   std::unique_ptr<QmpClient> qmp_;
   std::optional<ExitStatus> exit_status_;

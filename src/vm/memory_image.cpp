@@ -1,0 +1,199 @@
+// Memory images: the filter between descriptors, with compression, and the filter's process beside a VirtualMachine.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <cerrno>
+#include <memory>
+#include <vector>
+
+#include "base/file.h"
+#include "vm/jail.h"
+#include "vm/memory_filter.h"
+#include "vm/process_exit.h"
+#include "vm/virtual_machine.h"
+
+namespace sbx::vm {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::size_t> read_some(int fd, std::span<char> buffer) {
+  while (true) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n >= 0) return static_cast<std::size_t>(n);
+    if (errno != EINTR) return fail_errno("reading", errno);
+  }
+}
+
+// Read-only view of a file, unmapped at the end.
+class Mapping {
+ public:
+  static Result<Mapping> of(int fd, std::uint64_t size) {
+    if (fd < 0) return Mapping(nullptr, 0);
+    if (static_cast<std::uint64_t>(::lseek(fd, 0, SEEK_END)) != size) {
+      return fail(ErrorCode::kInvalid, "the template's RAM file is not as large as the machine's memory");
+    }
+    void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED) return fail_errno("mapping the template's RAM", errno);
+    return Mapping(static_cast<const char*>(address), size);
+  }
+  Mapping(Mapping&& other) noexcept : address_(std::exchange(other.address_, nullptr)), size_(other.size_) {}
+  Mapping& operator=(Mapping&&) = delete;
+  ~Mapping() {
+    if (address_ != nullptr) ::munmap(const_cast<char*>(address_), size_);
+  }
+  std::span<const char> bytes() const {
+    return address_ == nullptr ? std::span<const char>() : std::span<const char>(address_, size_);
+  }
+
+ private:
+  Mapping(const char* address, std::size_t size) : address_(address), size_(size) {}
+  const char* address_;
+  std::size_t size_;
+};
+
+class Compressor {
+ public:
+  explicit Compressor(int output) : output_(output), context_(ZSTD_createCCtx(), &ZSTD_freeCCtx) {
+    ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_compressionLevel, 1);
+    ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_checksumFlag, 1);
+  }
+  Result<void> add(std::string_view bytes, bool last) {
+    ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+    while (true) {
+      ZSTD_outBuffer out{buffer_.data(), buffer_.size(), 0};
+      const std::size_t left = ZSTD_compressStream2(context_.get(), &out, &in, last ? ZSTD_e_end : ZSTD_e_continue);
+      if (ZSTD_isError(left) != 0) return fail(ErrorCode::kInternal, ZSTD_getErrorName(left));
+      SBX_CHECK(write_all(output_, {buffer_.data(), out.pos}), "writing the memory image");
+      if (last ? left == 0 : in.pos == in.size) return {};
+    }
+  }
+
+ private:
+  int output_;
+  std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)> context_;
+  std::vector<char> buffer_ = std::vector<char>(ZSTD_CStreamOutSize());
+};
+
+struct Pipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+Result<Pipe> make_pipe() {
+  int fds[2];
+  if (::pipe2(fds, O_CLOEXEC) != 0) return fail_errno("making a pipe", errno);
+  ::fcntl(fds[1], F_SETPIPE_SZ, 1 << 20);  // fewer switches between QEMU and the filter
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+// Beside the running program, or where packages put helpers.
+Result<fs::path> filter_program() {
+  std::error_code ignored;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const fs::path& path : {folder / "sbx-memory-filter", folder / "../libexec/sbx/sbx-memory-filter"}) {
+    if (::access(path.c_str(), X_OK) == 0) return path;
+  }
+  return fail(ErrorCode::kNotFound, "sbx-memory-filter is not beside " + folder.string() + "; install it there");
+}
+
+Result<Subprocess> start_filter(std::vector<std::string> arguments, const std::vector<int>& fds,
+                                const std::optional<unsigned>& uid) {
+  const auto program = SBX_TRY(filter_program(), "starting the memory filter");
+  JailSpec jail;
+  jail.uid = uid;
+  jail.binds = {{program, "/sbx-memory-filter"}};
+  jail.argv = {"/sbx-memory-filter"};
+  for (std::string& argument : arguments) jail.argv.push_back(std::move(argument));
+  Command command = jailed(jail);
+  for (const int fd : fds) command.keep_fd(fd);
+  return command.start();
+}
+
+Awaitable<Result<void>> filter_done(Subprocess& filter, VirtualMachine::Duration deadline) {
+  if (!co_await process_ended(filter.pidfd(), deadline)) {
+    co_return fail(ErrorCode::kTimeout, "the memory filter did not end in time");
+  }
+  SBX_CO_TRY(const auto status, filter.wait(), "waiting for the memory filter");
+  if (!status.success()) {
+    co_return fail(ErrorCode::kInternal, "the memory filter ended with " + status.describe());
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace
+
+Result<MemoryFilterStatistics> write_memory_image(int input, int template_ram_fd, std::uint64_t memory_size,
+                                                  int output) {
+  const auto ram = SBX_TRY(Mapping::of(template_ram_fd, memory_size), "comparing with the template");
+  Compressor compressor(output);
+  const ByteSource source = [input](std::span<char> buffer) { return read_some(input, buffer); };
+  const ByteSink sink = [&compressor](std::string_view bytes) { return compressor.add(bytes, false); };
+  const auto statistics = SBX_TRY(filter_memory(source, ram.bytes(), memory_size, sink), "filtering memory");
+  SBX_CHECK(compressor.add({}, true), "ending the memory image");
+  return statistics;
+}
+
+Result<void> expand_memory_image(int input, int output) {
+  const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), &ZSTD_freeDCtx);
+  std::vector<char> in_buffer(ZSTD_DStreamInSize());
+  std::vector<char> out_buffer(ZSTD_DStreamOutSize());
+  std::size_t left = 1;  // 0 at the end of a frame
+  while (true) {
+    const std::size_t n = SBX_TRY(read_some(input, in_buffer), "reading the memory image");
+    if (n == 0) break;
+    ZSTD_inBuffer in{in_buffer.data(), n, 0};
+    while (in.pos < in.size) {
+      ZSTD_outBuffer out{out_buffer.data(), out_buffer.size(), 0};
+      left = ZSTD_decompressStream(context.get(), &out, &in);
+      if (ZSTD_isError(left) != 0) {
+        return fail(ErrorCode::kInvalid, std::string("the memory image is damaged: ") + ZSTD_getErrorName(left));
+      }
+      SBX_CHECK(write_all(output, {out_buffer.data(), out.pos}), "handing the memory image to QEMU");
+    }
+  }
+  if (left != 0) return fail(ErrorCode::kInvalid, "the memory image is cut short");
+  return {};
+}
+
+Awaitable<Result<void>> VirtualMachine::save_memory_image(fs::path image, Duration deadline) {
+  SBX_CO_TRY(auto pipe, make_pipe(), "saving memory");
+  SBX_CO_TRY(auto output, open_file(image, O_WRONLY | O_CREAT | O_EXCL), "creating the memory image");
+  UniqueFd ram;
+  if (spec_.machine.purpose == Purpose::kClone) {
+    SBX_CO_TRY(ram, open_file(spec_.ram, O_RDONLY), "opening the template's RAM");
+  }
+  std::vector<int> fds = {pipe.read_end.get(), output.get()};
+  if (ram.valid()) fds.push_back(ram.get());
+  std::vector<std::string> arguments = {
+      "save", std::to_string(pipe.read_end.get()), std::to_string(ram.get()),
+      std::to_string(static_cast<std::uint64_t>(spec_.machine.memory_mib) << 20U), std::to_string(output.get())};
+  auto filter = start_filter(std::move(arguments), fds, spec_.uid);
+  Result<void> done;
+  if (filter) {
+    pipe.read_end.reset();
+    done = co_await migrate_out(pipe.write_end.get(), false, deadline);
+    pipe.write_end.reset();
+    if (done) done = co_await filter_done(*filter, deadline);
+  } else {
+    done = std::unexpected(std::move(filter).error());
+  }
+  if (done && ::fsync(output.get()) != 0) done = fail_errno("syncing the memory image", errno);
+  if (!done) ::unlink(image.c_str());
+  co_return done;
+}
+
+Awaitable<Result<void>> VirtualMachine::load_memory_image(fs::path image, Duration deadline) {
+  SBX_CO_TRY(auto input, open_file(image, O_RDONLY), "opening the memory image");
+  SBX_CO_TRY(auto pipe, make_pipe(), "loading memory");
+  const std::vector<int> fds = {input.get(), pipe.write_end.get()};
+  std::vector<std::string> arguments = {"load", std::to_string(input.get()), std::to_string(pipe.write_end.get())};
+  SBX_CO_TRY(auto filter, start_filter(std::move(arguments), fds, spec_.uid), "loading memory");
+  pipe.write_end.reset();
+  SBX_CO_CHECK(co_await load_stream(pipe.read_end.get(), false, deadline), "loading memory");
+  pipe.read_end.reset();
+  co_return co_await filter_done(filter, deadline);
+}
+
+}  // namespace sbx::vm
