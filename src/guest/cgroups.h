@@ -1,0 +1,51 @@
+// The guest's cgroup2 tree:
+//   /init       sbx-guest and the files relay; never frozen, never killed
+//   /services   dockerd and containerd
+//   /user/ID    one per exec
+//   anything else at the top (Docker makes /docker) belongs to the user.
+// Thread safety: none; the event loop only.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "guest/async_event.h"
+
+namespace sbx::guest {
+
+class Cgroups {
+ public:
+  explicit Cgroups(std::filesystem::path root = "/sys/fs/cgroup") : root_(std::move(root)) {}
+
+  // Moves this process to /init, makes the others and delegates the controllers.
+  Result<void> prepare();
+  // Makes a group ("user/e1"); the fd is for clone3's CLONE_INTO_CGROUP.
+  Result<UniqueFd> make(const std::string& name);
+  // SIGKILL to every process in it (cgroup.kill).
+  void kill(const std::string& name);
+  void signal(const std::string& name, int signal_number);
+  // Removes the group now, or at a later collect() once its last process has gone.
+  void remove_when_empty(const std::string& name);
+  void collect();
+
+  bool frozen() const { return frozen_; }
+  // Freezes or thaws every top-level group but /init, and waits until the kernel says so.
+  Awaitable<Result<void>> set_frozen(bool frozen, std::chrono::milliseconds deadline);
+  // Ends every process of the user and of containers: SIGTERM, SIGKILL after `grace`. Services go on.
+  Awaitable<Result<void>> end_user_processes(std::chrono::milliseconds grace);
+
+ private:
+  std::vector<std::filesystem::path> top_level() const;
+
+  std::filesystem::path root_;
+  std::vector<std::string> leaving_;
+  bool frozen_ = false;
+};
+
+}  // namespace sbx::guest

@@ -1,0 +1,141 @@
+#include "guest/control_server.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <nlohmann/json.hpp>
+
+#include "guest/exec_session.h"
+#include "guest/identity.h"
+#include "guest/power.h"
+
+namespace sbx::guest {
+namespace {
+
+using namespace std::chrono_literals;
+using nlohmann::json;
+using Stream = std::shared_ptr<wire::Http2Stream>;
+
+constexpr auto kFreezeDeadline = 10'000ms;
+constexpr std::size_t kMaxBody = 4U << 20U;
+
+std::string status_json(const Guest& guest) {
+  return json{{"docker", guest.docker.state_word()},
+              {"frozen", guest.cgroups.frozen()},
+              {"execs", guest.execs.size()},
+              {"boot_ms", guest.boot_ms}}
+      .dump();
+}
+
+Result<json> parse_object(std::string_view text) {
+  auto value = json::parse(text.empty() ? "{}" : text, nullptr, false);
+  if (!value.is_object()) return fail(ErrorCode::kInvalid, "the body is not a JSON object");
+  return value;
+}
+
+// A whole number in [0, limit]; `fallback` if the member is missing.
+Result<unsigned> number_in(const json& object, const char* member, unsigned limit, unsigned fallback) {
+  const auto found = object.find(member);
+  if (found == object.end()) return fallback;
+  if (!found->is_number_integer() || found->get<std::int64_t>() < 0 || found->get<std::int64_t>() > limit) {
+    return fail(ErrorCode::kInvalid, std::string(member) + " is out of range");
+  }
+  return found->get<unsigned>();
+}
+
+Result<void> set_identity(Guest& guest, std::string_view body) {
+  auto identity = SBX_TRY(parse_identity(body), "reading the identity");
+  SBX_CHECK(apply_identity(identity), "taking on an identity");
+  guest.environment = std::move(identity.environment);
+  return {};
+}
+
+// POST /exec/ID/signal and /exec/ID/resize
+Result<void> act_on_exec(Guest& guest, std::string_view path, std::string_view body) {
+  const auto slash = path.find('/');
+  const auto found = guest.execs.find(std::string(path.substr(0, slash)));
+  const auto verb = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
+  const auto object = SBX_TRY(parse_object(body), "reading the request");
+  if (found == guest.execs.end()) return fail(ErrorCode::kNotFound, "there is no exec " + std::string(path.substr(0, slash)));
+  if (verb == "signal") {
+    return found->second->signal(static_cast<int>(SBX_TRY(number_in(object, "signal", 64, 15), "signalling")));
+  }
+  if (verb == "resize") {
+    const auto rows = SBX_TRY(number_in(object, "rows", 0xffff, 24), "resizing");
+    const auto cols = SBX_TRY(number_in(object, "cols", 0xffff, 80), "resizing");
+    return found->second->resize(static_cast<unsigned short>(rows), static_cast<unsigned short>(cols));
+  }
+  return fail(ErrorCode::kNotFound, "no such route");
+}
+
+Awaitable<Result<void>> quiesce(Guest& guest, std::string_view body) {
+  auto object = parse_object(body);
+  if (!object) co_return std::unexpected(std::move(object).error());
+  const auto grace = number_in(*object, "grace_ms", 600'000, 500);
+  if (!grace) co_return std::unexpected(grace.error());
+  auto ended = co_await guest.cgroups.end_user_processes(std::chrono::milliseconds(*grace));
+  co_return ended;
+}
+
+Awaitable<Result<void>> mount(Guest& guest, std::string_view body) {
+  auto workspaces = parse_workspaces(body);
+  if (!workspaces) co_return std::unexpected(std::move(workspaces).error());
+  auto mounted = co_await guest.workspaces.mount(*std::move(workspaces));
+  co_return mounted;
+}
+
+Awaitable<Result<void>> post(Guest& guest, const std::string& path, const std::string& body) {
+  Result<void> result;
+  if (path == "/identity") {
+    result = set_identity(guest, body);
+  } else if (path == "/freeze") {
+    result = co_await guest.cgroups.set_frozen(true, kFreezeDeadline);
+  } else if (path == "/thaw") {
+    result = co_await guest.cgroups.set_frozen(false, kFreezeDeadline);
+  } else if (path == "/mount") {
+    result = co_await mount(guest, body);
+  } else if (path == "/unmount") {
+    result = co_await guest.workspaces.unmount();
+  } else if (path == "/quiesce") {
+    result = co_await quiesce(guest, body);
+  } else if (path == "/drop-caches") {
+    result = drop_caches();
+  } else if (path == "/shutdown") {
+    boost::asio::co_spawn(guest.executor, shut_down(guest), boost::asio::detached);
+  } else if (path.starts_with("/exec/")) {
+    result = act_on_exec(guest, std::string_view(path).substr(6), body);
+  } else {
+    result = fail(ErrorCode::kNotFound, "no such route: POST " + path);
+  }
+  co_return result;
+}
+
+}  // namespace
+
+Awaitable<void> handle_control_request(Guest& guest, Stream stream) {
+  const std::string method = stream->request().method;
+  const std::string path = stream->request().path;
+  if (method == "POST" && path == "/exec") {
+    co_await serve_exec(guest, stream);
+    co_return;
+  }
+  if (method == "GET" && path == "/status") {
+    co_await wire::send_json(*stream, 200, status_json(guest));
+    co_return;
+  }
+  const auto body = co_await wire::read_body(*stream, kMaxBody);
+  Result<void> result;
+  if (!body) {
+    result = std::unexpected(body.error());
+  } else if (method != "POST") {
+    result = fail(ErrorCode::kNotFound, "no such route: " + method + " " + path);
+  } else {
+    result = co_await post(guest, path, *body);
+  }
+  if (!result) {
+    co_await wire::send_error(*stream, result.error());
+  } else {
+    co_await wire::send_json(*stream, 200, "{}");
+  }
+}
+
+}  // namespace sbx::guest

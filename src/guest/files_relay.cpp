@@ -1,0 +1,294 @@
+#include "guest/files_relay.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "base/file.h"
+#include "guest/console.h"
+#include "guest/port_filter.h"
+#include "guest/users.h"
+#include "guest/virtio_port.h"
+#include "wire/resync.h"
+
+namespace sbx::guest {
+namespace {
+
+constexpr const char* kMountPoint = "/run/sbx/workspaces";
+// The largest request the kernel makes (max_pages 256: 1 MiB of data) with room for its headers.
+constexpr std::size_t kMaxMessage = (1U << 20U) + (64U << 10U);
+constexpr std::size_t kMaxQueuedNotifications = 64U << 20U;  // bytes
+
+// The port, open and blocking; buffered on the way in.
+class Port {
+ public:
+  explicit Port(UniqueFd fd) : fd_(std::move(fd)), buffer_(kMaxMessage + 4096) {}
+
+  bool write(const char* data, std::size_t size) const {
+    while (size > 0) {
+      const ssize_t n = ::write(fd_.get(), data, size);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return false;
+      data += n;
+      size -= static_cast<std::size_t>(n);
+    }
+    return true;
+  }
+  // At least `wanted` bytes in data(); false when the host side has gone.
+  bool fill(std::size_t wanted) {
+    if (begin_ + wanted > buffer_.size()) {
+      std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      begin_ = 0;
+    }
+    while (end_ - begin_ < wanted) {
+      const ssize_t n = ::read(fd_.get(), buffer_.data() + end_, buffer_.size() - end_);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return false;
+      end_ += static_cast<std::size_t>(n);
+    }
+    return true;
+  }
+  const char* data() const { return buffer_.data() + begin_; }
+  std::size_t size() const { return end_ - begin_; }
+  void drop(std::size_t size) {
+    begin_ += size;
+    if (begin_ == end_) begin_ = end_ = 0;
+  }
+  void wait_for_host() const {
+    PortEdge edge(fd_.get());
+    for (;;) {
+      edge.consume();
+      if (PortEdge::host_is_there(fd_.get())) return;
+      pollfd change{edge.fd(), POLLIN, 0};
+      ::poll(&change, 1, 1000);
+    }
+  }
+
+ private:
+  UniqueFd fd_;
+  std::vector<char> buffer_;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+};
+
+// Drops input up to a SYN and answers it.
+bool resynchronise(Port& port, Nonce& nonce) {
+  SynMatcher matcher;
+  std::string dropped;
+  for (;;) {
+    while (!port.fill(1)) port.wait_for_host();
+    const char byte = *port.data();
+    port.drop(1);
+    dropped.clear();
+    const auto found = matcher.push(byte, dropped);
+    if (!found) continue;
+    nonce = *found;
+    std::string echo(wire::kResyncEchoMagic);
+    echo.append(nonce.data(), nonce.size());
+    if (port.write(echo.data(), echo.size())) return true;
+  }
+}
+
+class Relay {
+ public:
+  Relay(Port port, Nonce nonce, UniqueFd fuse) : port_(std::move(port)), nonce_(nonce), fuse_(std::move(fuse)) {}
+
+  void start() {
+    std::thread([this] { from_kernel(); }).detach();
+    std::thread([this] { from_host(); }).detach();
+    std::thread([this] { deliver_notifications(); }).detach();
+  }
+  // Until the server's first answer (to INIT) has reached the kernel.
+  void wait_for_first_answer() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return answered_; });
+  }
+
+ private:
+  // The end of either direction is the end of the session, and of this process with every thread in it.
+  [[noreturn]] static void finish() { ::_exit(0); }
+
+  void from_kernel() {
+    std::vector<char> message(kMaxMessage);
+    for (;;) {
+      const ssize_t size = ::read(fuse_.get(), message.data(), message.size());
+      if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;  // ENOENT: request withdrawn
+      if (size <= 0) finish();                                                           // ENODEV: unmounted
+      if (!port_.write(message.data(), static_cast<std::size_t>(size))) finish();
+    }
+  }
+
+  void from_host() {
+    for (;;) {
+      if (!port_.fill(sizeof(fuse_out_header))) finish();
+      fuse_out_header header;
+      std::memcpy(&header, port_.data(), sizeof header);
+      if (std::memcmp(port_.data(), wire::kResyncMagic.data(), wire::kResyncMagic.size()) == 0) {
+        // A SYN that was on its way while we answered the first one; any other is a new server, for a new relay.
+        if (!port_.fill(kSynSize)) finish();
+        if (std::memcmp(port_.data() + wire::kResyncMagic.size(), nonce_.data(), nonce_.size()) != 0) finish();
+        port_.drop(kSynSize);
+        continue;
+      }
+      if (header.len < sizeof header || header.len > kMaxMessage) {
+        console_line("files: a message with an impossible length");
+        finish();
+      }
+      if (!port_.fill(header.len)) finish();
+      if (header.unique == 0) {
+        queue_notification({port_.data(), header.len});
+      } else {
+        deliver({port_.data(), header.len});
+        if (!answered_) {
+          const std::lock_guard lock(mutex_);
+          answered_ = true;
+          changed_.notify_all();
+        }
+      }
+      port_.drop(header.len);
+    }
+  }
+
+  // The kernel refuses answers to requests that were interrupted (ENOENT) and notifications about inodes it has
+  // forgotten (ENOENT): both are normal.
+  void deliver(std::string_view message) {
+    if (::write(fuse_.get(), message.data(), message.size()) >= 0 || errno == ENOENT) return;
+    if (errno == ENODEV) finish();
+    console_line(std::string("files: the kernel refused a message: ") + std::strerror(errno));
+  }
+
+  void queue_notification(std::string_view message) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return queued_bytes_ < kMaxQueuedNotifications; });
+    queued_bytes_ += message.size();
+    notifications_.emplace_back(message);
+    changed_.notify_all();
+  }
+
+  void deliver_notifications() {
+    for (;;) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return !notifications_.empty(); });
+      const std::string message = std::move(notifications_.front());
+      notifications_.pop_front();
+      queued_bytes_ -= message.size();
+      changed_.notify_all();
+      lock.unlock();
+      deliver(message);
+    }
+  }
+
+  Port port_;
+  Nonce nonce_;
+  UniqueFd fuse_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::string> notifications_;
+  std::size_t queued_bytes_ = 0;
+  bool answered_ = false;  // written by from_host() only
+};
+
+// mkdir -p; what is made under the agent's home belongs to the agent.
+Result<void> make_parents(const std::filesystem::path& path) {
+  const auto agent = find_user("agent");
+  std::filesystem::path made;
+  for (const auto& part : path) {
+    made /= part;
+    if (::mkdir(made.c_str(), 0755) != 0) {
+      if (errno == EEXIST || errno == EROFS || errno == EACCES) continue;  // what is missing shows at the last one
+      return fail_errno("making " + made.string(), errno);
+    }
+    if (agent && made.string().starts_with(agent->home + "/")) {
+      if (::chown(made.c_str(), agent->uid, agent->gid) != 0) return fail_errno("owning " + made.string(), errno);
+    }
+  }
+  return {};
+}
+
+Result<void> bind_workspace(const Workspace& workspace) {
+  const std::filesystem::path target(workspace.path);
+  if (workspace.file) {
+    SBX_CHECK(make_parents(target.parent_path()), "mounting " + workspace.path);
+    SBX_TRY(open_file(target, O_WRONLY | O_CREAT, 0644), "mounting " + workspace.path);
+  } else {
+    SBX_CHECK(make_parents(target), "mounting " + workspace.path);
+  }
+  const auto source = std::string(kMountPoint) + "/" + std::to_string(workspace.index);
+  if (::mount(source.c_str(), target.c_str(), nullptr, MS_BIND, nullptr) != 0) {
+    return fail_errno("binding workspace " + std::to_string(workspace.index) + " at " + workspace.path, errno);
+  }
+  if (!workspace.readonly) return {};
+  constexpr auto kReadOnly = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV;
+  if (::mount(nullptr, target.c_str(), nullptr, kReadOnly, nullptr) != 0) {
+    return fail_errno("making " + workspace.path + " read-only", errno);
+  }
+  return {};
+}
+
+Result<UniqueFd> mount_fuse() {
+  auto fuse = SBX_TRY(open_file("/dev/fuse", O_RDWR), "opening /dev/fuse");
+  SBX_CHECK(make_folders(kMountPoint, 0755), "mounting the workspaces");
+  const auto options =
+      "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
+  if (::mount(kFuseSource.data(), kMountPoint, "fuse", MS_NOSUID | MS_NODEV, options.c_str()) != 0) {
+    return fail_errno("mounting the FUSE session", errno);
+  }
+  return fuse;
+}
+
+Result<void> serve(const std::vector<Workspace>& workspaces) {
+  const auto path = SBX_TRY(find_port("sbx.files"), "opening the files port");
+  Port port(SBX_TRY(open_file(path, O_RDWR), "opening the files port"));
+  Nonce nonce{};
+  if (!resynchronise(port, nonce)) return fail(ErrorCode::kUnavailable, "the files port cannot be written");
+  auto fuse = SBX_TRY(mount_fuse(), "starting the files session");
+  auto* relay = new Relay(std::move(port), nonce, std::move(fuse));  // its threads live as long as the process
+  relay->start();
+  relay->wait_for_first_answer();
+  for (const auto& workspace : workspaces) SBX_CHECK(bind_workspace(workspace), "mounting the workspaces");
+  return {};
+}
+
+void become_a_process_of_its_own(int report) {
+  sigset_t none;
+  ::sigemptyset(&none);
+  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::setsid();
+  // Above all the control port's descriptor: a second reader would corrupt it.
+  const auto kept = static_cast<unsigned>(report);
+  if (kept > 3) ::syscall(SYS_close_range, 3U, kept - 1, 0);
+  ::syscall(SYS_close_range, kept + 1, ~0U, 0);
+  open_console();
+}
+
+}  // namespace
+
+void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report) {
+  become_a_process_of_its_own(report.get());
+  const auto result = serve(workspaces);
+  const std::string answer = result ? std::string(kRelayReady) : result.error().describe();
+  (void)write_all(report.get(), answer);
+  if (!result) ::_exit(1);
+  report.reset();
+  for (;;) ::pause();
+}
+
+}  // namespace sbx::guest

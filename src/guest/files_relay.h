@@ -1,0 +1,22 @@
+// The files relay: a process of its own (a fork of PID 1, before any thread) that carries the messages of /dev/fuse to the
+// files port and back, unchanged. Three threads: kernel to host, host to kernel, and notifications, since an invalidation
+// may block in the kernel on a page whose READ reply is behind it in the stream.
+// When the host side goes away the process ends, /dev/fuse closes, and open files get ENOTCONN.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "guest/workspaces.h"
+
+namespace sbx::guest {
+
+inline constexpr std::string_view kFuseSource = "sbx-workspaces";
+inline constexpr std::string_view kRelayReady = "ready";
+
+// To be called in the child. Closes every inherited descriptor but `report`, on which it says kRelayReady once all
+// workspaces are bound, or else what went wrong, and closes it.
+[[noreturn]] void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report);
+
+}  // namespace sbx::guest

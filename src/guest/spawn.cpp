@@ -1,0 +1,94 @@
+#include "guest/spawn.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace sbx::guest {
+namespace {
+
+std::vector<char*> pointers(const std::vector<std::string>& words) {
+  std::vector<char*> result;
+  result.reserve(words.size() + 1);
+  for (const auto& word : words) result.push_back(const_cast<char*>(word.c_str()));
+  result.push_back(nullptr);
+  return result;
+}
+
+[[noreturn]] void give_up(int report, SpawnStage stage, int error_number) {
+  const SpawnReport said{stage, error_number};
+  if (::write(report, &said, sizeof said) < 0) ::_exit(126);
+  ::_exit(127);
+}
+
+void take_standard_descriptors(const SpawnPlan& plan, int report) {
+  int source[3];
+  for (int i = 0; i < 3; ++i) {
+    source[i] = plan.standard[i] >= 0 ? ::fcntl(plan.standard[i], F_DUPFD_CLOEXEC, 10)
+                                      : ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (source[i] < 0) give_up(report, SpawnStage::kSetup, errno);
+  }
+  for (int i = 0; i < 3; ++i) {
+    // dup2 of a descriptor onto itself would keep its FD_CLOEXEC.
+    if (source[i] == i ? ::fcntl(i, F_SETFD, 0) < 0 : ::dup2(source[i], i) < 0) {
+      give_up(report, SpawnStage::kSetup, errno);
+    }
+  }
+}
+
+[[noreturn]] void run_child(const SpawnPlan& plan, int report) {
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  ::setsid();
+  take_standard_descriptors(plan, report);
+  if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) give_up(report, SpawnStage::kSetup, errno);
+
+  const auto& user = plan.user;
+  if (::setgroups(user.groups.size(), user.groups.data()) != 0 || ::setgid(user.gid) != 0 ||
+      ::setuid(user.uid) != 0) {
+    give_up(report, SpawnStage::kUser, errno);
+  }
+  if (::chdir(plan.folder.c_str()) != 0) give_up(report, SpawnStage::kFolder, errno);
+
+  const auto argv = pointers(plan.argv);
+  const auto environment = pointers(plan.environment);
+  int error_number = ENOENT;
+  for (const auto& candidate : plan.candidates) {
+    ::execve(candidate.c_str(), argv.data(), environment.data());
+    // As execvp(3): go on past what is not there, remember what may not be run.
+    if (errno == EACCES || (errno != ENOENT && errno != ENOTDIR)) error_number = errno;
+    if (errno != EACCES && errno != ENOENT && errno != ENOTDIR) break;
+  }
+  give_up(report, SpawnStage::kProgram, error_number);
+}
+
+}  // namespace
+
+Result<Spawned> spawn(const SpawnPlan& plan) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return fail_errno("making a pipe", errno);
+  UniqueFd read_end(ends[0]);
+  const UniqueFd write_end(ends[1]);
+
+  clone_args arguments{};
+  arguments.exit_signal = SIGCHLD;
+  if (plan.cgroup >= 0) {
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<__u64>(plan.cgroup);
+  }
+  const long pid = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (pid < 0) return fail_errno("starting a process", errno);
+  if (pid == 0) run_child(plan, write_end.get());
+  return Spawned{static_cast<pid_t>(pid), std::move(read_end)};
+}
+
+}  // namespace sbx::guest
