@@ -1,1 +1,82 @@
+#include "vm/jail.h"
+
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+namespace sbx::vm {
+namespace {
+
+namespace fs = std::filesystem;
+
+class JailTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::access("/usr/bin/bwrap", X_OK) != 0) GTEST_SKIP() << "needs bwrap";
+    fs::create_directory(folder_.path() / "shared");
+    ASSERT_TRUE(write_file_atomically(folder_.path() / "shared/file", "hello\n", 0644));
+    ::chmod((folder_.path() / "shared").c_str(), 0755);
+  }
+  // Runs a shell script in a jail; every combination of uid that this user can have.
+  Result<std::string> shell(std::string script, std::vector<Bind> binds, bool own_uid) {
+    JailSpec spec;
+    spec.argv = {"/usr/bin/bash", "-c", std::move(script)};
+    spec.binds = std::move(binds);
+    if (own_uid) spec.uid = jail_uid_for(folder_.path());
+    return jailed(spec).output();
+  }
+  TemporaryFolder folder_ = TemporaryFolder::make("sbx-jail").value();
+};
+
+TEST_F(JailTest, SeesOnlyWhatIsBound) {
+  for (const bool own_uid : {false, true}) {
+    const auto seen = shell("cd /; echo *; cat /w/file", {{folder_.path() / "shared", "/w"}}, own_uid);
+    ASSERT_TRUE(seen) << seen.error().describe();
+    EXPECT_EQ(seen->find("home"), std::string::npos) << *seen;
+    EXPECT_EQ(seen->find("proc"), std::string::npos) << *seen;
+    EXPECT_NE(seen->find("hello"), std::string::npos) << *seen;
+  }
+}
+
+TEST_F(JailTest, AReadOnlyBindCannotBeWritten) {
+  const auto written = shell("echo x > /w/file", {{folder_.path() / "shared", "/w"}}, false);
+  EXPECT_FALSE(written);
+  const auto allowed = shell("echo x > /w/file", {{folder_.path() / "shared", "/w", BindMode::kReadWrite}}, false);
+  EXPECT_TRUE(allowed) << allowed.error().describe();
+  EXPECT_EQ(read_file(folder_.path() / "shared/file").value(), "x\n");
+}
+
+TEST_F(JailTest, HasNoNetworkAndNoEnvironment) {
+  ::setenv("SBX_TEST_SECRET", "1", 1);
+  for (const bool own_uid : {false, true}) {
+    const auto environment = shell("echo \"[$SBX_TEST_SECRET]\"", {}, own_uid);
+    ASSERT_TRUE(environment) << environment.error().describe();
+    EXPECT_EQ(*environment, "[]\n");
+    EXPECT_FALSE(shell("exec 3<>/dev/tcp/127.0.0.1/1", {}, own_uid));
+  }
+}
+
+TEST_F(JailTest, HasAUidOfItsOwnAndNoCapabilitiesAsRoot) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  const auto uid = shell("echo $UID; chown 0 /tmp 2>/dev/null && echo bad", {}, true);
+  EXPECT_FALSE(uid) << "the chown must fail";
+  const auto plain = shell("echo $UID", {}, true);
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(*plain, std::to_string(*jail_uid_for(folder_.path())) + "\n");
+}
+
+TEST_F(JailTest, UidsAreStableAndInRange) {
+  if (::geteuid() != 0) {
+    EXPECT_FALSE(jail_uid_for("/run/sbx/a"));
+    GTEST_SKIP() << "needs root";
+  }
+  EXPECT_EQ(jail_uid_for("/run/sbx/a"), jail_uid_for("/run/sbx/./a"));
+  EXPECT_NE(jail_uid_for("/run/sbx/a"), jail_uid_for("/run/sbx/b"));
+  EXPECT_GE(*jail_uid_for("/run/sbx/a"), 200000U);
+  EXPECT_LT(*jail_uid_for("/run/sbx/a"), 265536U);
+}
+
+}  // namespace
+}  // namespace sbx::vm

@@ -209,8 +209,6 @@ class Filter {
   }
 
   Result<void> filter_pages() {
-    std::string block;
-    bool block_known = false;
     while (true) {
       const std::uint64_t word = big_endian(SBX_TRY(reader_.take(8), "a page's head").data(), 8);
       const std::uint64_t flags = word & (kPage - 1);
@@ -225,16 +223,15 @@ class Filter {
         return fail(ErrorCode::kInvalid, "the migration stream has a record of a kind that is not known");
       }
       if ((flags & kFlagContinue) == 0) {
-        block = SBX_TRY(take_name(), "a page's block");
-        block_known = true;
-      } else if (!block_known) {
+        block_ = SBX_TRY(take_name(), "a page's block");
+      } else if (block_.empty()) {
         return fail(ErrorCode::kInvalid, "a page continues a block before there was one");
       }
       const auto body = SBX_TRY(reader_.take(kind == kFlagPage ? kPage : 1), "a page");
-      if (!SBX_TRY(keep(block, address, kind, body), "a page")) continue;
+      if (!SBX_TRY(keep(block_, address, kind, body), "a page")) continue;
       // Each with its block's name: what it continued may have been dropped.
       SBX_CHECK(writer_.put_u64(address | kind), "a page");
-      SBX_CHECK(put_name(block), "a page");
+      SBX_CHECK(put_name(block_), "a page");
       SBX_CHECK(writer_.put(body), "a page");
     }
   }
@@ -263,6 +260,7 @@ class Filter {
   std::span<const char> template_;
   std::uint64_t memory_size_;
   std::string section_id_;
+  std::string block_;  // of the last page with a name; a page may continue it even across sections
 };
 
 }  // namespace
