@@ -1,0 +1,129 @@
+#include "sandbox/create_request.h"
+
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "sandbox/agents.h"
+#include "sandbox/names.h"
+
+namespace sbx::sandbox {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+bool is_within(const fs::path& inner, const fs::path& outer) {
+  const auto relative = inner.lexically_relative(outer);
+  return !relative.empty() && *relative.begin() != "..";
+}
+
+Result<store::Workspace> check_workspace(const json& entry, const fs::path& home) {
+  store::Workspace workspace;
+  if (entry.is_string()) {
+    workspace.path = entry.get<std::string>();
+  } else if (entry.is_object() && entry.contains("path") && entry["path"].is_string()) {
+    workspace.path = entry["path"].get<std::string>();
+    if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean()) workspace.readonly = *readonly;
+  } else {
+    return fail(ErrorCode::kInvalid, "a workspace is a path, or an object with \"path\"");
+  }
+  if (!workspace.path.starts_with('/')) return fail(ErrorCode::kInvalid, "workspace \"" + workspace.path + "\" is not an absolute path");
+  fs::path path = fs::path(workspace.path).lexically_normal();
+  if (path.filename().empty() && path != "/") path = path.parent_path();
+  workspace.path = path.native();
+  std::error_code error;
+  const auto status = fs::status(path, error);
+  if (!fs::exists(status)) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " does not exist");
+  workspace.file = fs::is_regular_file(status);
+  if (!workspace.file && !fs::is_directory(status)) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is neither a folder nor a file");
+  if (workspace.file && !workspace.readonly) {
+    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is a single file, which can only be mounted read-only; append :ro");
+  }
+  static const std::set<std::string> kExact = {"/", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/var", "/home", "/root", "/opt"};
+  bool reserved = kExact.contains(workspace.path);
+  for (const char* tree : {"/proc", "/sys", "/dev", "/run"}) reserved = reserved || is_within(path, tree);
+  if (reserved) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " would hide a system folder of the sandbox; mount a folder below it");
+  const fs::path real = fs::canonical(path, error);
+  const fs::path real_home = fs::weakly_canonical(home, error);
+  if (is_within(real_home, real) || is_within(real, real_home)) {
+    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " overlaps sbx's own state in " + home.native() + "; mount a folder below it, or move SBX_HOME");
+  }
+  return workspace;
+}
+
+Result<std::int64_t> number(const json& body, const char* key, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+  const auto found = body.find(key);
+  if (found == body.end() || found->is_null()) return otherwise;
+  if (!found->is_number_integer()) return fail(ErrorCode::kInvalid, std::string(key) + " must be a whole number");
+  const auto value = found->get<std::int64_t>();
+  if (value == otherwise) return value;
+  if (value < least || value > most) {
+    return fail(ErrorCode::kInvalid, std::string(key) + " must be between " + std::to_string(least) + " and " + std::to_string(most));
+  }
+  return value;
+}
+
+Result<std::string> text(const json& body, const char* key) {
+  const auto found = body.find(key);
+  if (found == body.end() || found->is_null()) return std::string();
+  if (!found->is_string()) return fail(ErrorCode::kInvalid, std::string(key) + " must be text");
+  return found->get<std::string>();
+}
+
+}  // namespace
+
+std::int64_t most_memory_mib() {
+  struct sysinfo info {};
+  if (::sysinfo(&info) != 0) return kLeastMemoryMib;
+  const auto total = static_cast<std::int64_t>(info.totalram) * info.mem_unit / (1 << 20);
+  return std::max(kLeastMemoryMib, total * 3 / 4);
+}
+
+Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
+  if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
+  CreateRequest request;
+  request.agent = SBX_TRY(text(body, "agent"), "reading agent");
+  if (request.agent.empty()) request.agent = "shell";
+  if (find_agent(request.agent) == nullptr) {
+    std::string known;
+    for (const auto& agent : agents()) known += (known.empty() ? "" : ", ") + std::string(agent.name);
+    return fail(ErrorCode::kInvalid, "unknown agent \"" + request.agent + "\"; known agents: " + known);
+  }
+  request.name = SBX_TRY(text(body, "name"), "reading name");
+  if (!request.name.empty()) SBX_CHECK(check_name(request.name), "checking the name");
+  request.image = SBX_TRY(text(body, "image"), "reading image");
+  if (const auto workspaces = body.find("workspaces"); workspaces != body.end() && !workspaces->is_null()) {
+    if (!workspaces->is_array()) return fail(ErrorCode::kInvalid, "workspaces must be a list");
+    std::set<std::string> seen;
+    for (const auto& entry : *workspaces) {
+      auto workspace = SBX_TRY(check_workspace(entry, home), "checking the workspaces");
+      if (!seen.insert(workspace.path).second) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is given twice");
+      request.workspaces.push_back(std::move(workspace));
+    }
+  }
+  request.cpus = SBX_TRY(number(body, "cpus", 0, 1, 64), "reading cpus");
+  request.memory_mib = SBX_TRY(number(body, "memory_mib", 0, kLeastMemoryMib, most_memory_mib()), "reading memory_mib");
+  request.auto_stop_s = SBX_TRY(number(body, "auto_stop_s", 30, 0, 31'536'000), "reading auto_stop_s");
+  if (const auto env = body.find("env"); env != body.end() && !env->is_null()) {
+    if (!env->is_array()) return fail(ErrorCode::kInvalid, "env must be a list of \"KEY=VALUE\"");
+    for (const auto& entry : *env) {
+      if (!entry.is_string() || entry.get<std::string>().find('=') == std::string::npos || entry.get<std::string>().starts_with('=')) {
+        return fail(ErrorCode::kInvalid, "env must be a list of \"KEY=VALUE\"");
+      }
+      request.env.push_back(entry.get<std::string>());
+    }
+  }
+  if (const auto labels = body.find("labels"); labels != body.end() && !labels->is_null()) {
+    if (!labels->is_object()) return fail(ErrorCode::kInvalid, "labels must be an object of texts");
+    for (const auto& [key, value] : labels->items()) {
+      if (key.empty() || !value.is_string()) return fail(ErrorCode::kInvalid, "labels must be an object of texts");
+      request.labels[key] = value.get<std::string>();
+    }
+  }
+  return request;
+}
+
+}  // namespace sbx::sandbox

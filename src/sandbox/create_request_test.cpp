@@ -1,0 +1,63 @@
+#include "sandbox/create_request.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "sandbox/agents.h"
+
+namespace sbx::sandbox {
+namespace {
+
+using nlohmann::json;
+
+TEST(CreateRequest, TakesDefaults) {
+  auto request = parse_create_request(json::object(), "/nowhere");
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->agent, "shell");
+  EXPECT_EQ(request->auto_stop_s, 30);
+  EXPECT_TRUE(request->workspaces.empty());
+}
+
+TEST(CreateRequest, ChecksWorkspaces) {
+  auto folder = TemporaryFolder::make("ws");
+  ASSERT_TRUE(folder);
+  const std::string path = folder->path().native();
+  std::ofstream(path + "/file") << "x";
+  const auto parse = [&](json workspaces, const std::string& home = "/nowhere") {
+    return parse_create_request({{"workspaces", std::move(workspaces)}}, home);
+  };
+  auto good = parse({path + "/", {{"path", path + "/file"}, {"readonly", true}}});
+  ASSERT_TRUE(good) << good.error().describe();
+  EXPECT_EQ(good->workspaces[0].path, path);
+  EXPECT_TRUE(good->workspaces[1].file);
+  EXPECT_FALSE(parse({path + "/file"})) << "a file needs :ro";
+  EXPECT_FALSE(parse({path, path}));
+  EXPECT_FALSE(parse({path + "/missing"}));
+  EXPECT_FALSE(parse({"relative"}));
+  EXPECT_FALSE(parse({"/"}));
+  EXPECT_FALSE(parse({"/proc/self"}));
+  EXPECT_FALSE(parse({path}, path + "/state")) << "a workspace must not hold sbx's state";
+  EXPECT_FALSE(parse({path}, path));
+}
+
+TEST(CreateRequest, RefusesWhatIsOutOfRange) {
+  for (const json& body : {json{{"cpus", 65}}, json{{"cpus", -1}}, json{{"cpus", "2"}}, json{{"memory_mib", 100}}, json{{"name", "a_b"}},
+                           json{{"agent", "nobody"}}, json{{"env", {"NOVALUE"}}}, json{{"labels", {{"a", 1}}}}, json{{"auto_stop_s", -1}}}) {
+    EXPECT_FALSE(parse_create_request(body, "/nowhere")) << body;
+  }
+}
+
+TEST(Agents, ReplaceOrExtendTheirArguments) {
+  const Agent* claude = find_agent("claude");
+  ASSERT_NE(claude, nullptr);
+  using Argv = std::vector<std::string>;
+  EXPECT_EQ(agent_command(*claude, {}), (Argv{"claude", "--dangerously-skip-permissions"}));
+  EXPECT_EQ(agent_command(*claude, {"-p", "hi"}), (Argv{"claude", "--dangerously-skip-permissions", "-p", "hi"}));
+  EXPECT_EQ(agent_command(*claude, {"agents"}), (Argv{"claude", "agents"}));
+}
+
+}  // namespace
+}  // namespace sbx::sandbox

@@ -1,0 +1,59 @@
+#include "sandbox/launch_spec.h"
+
+#include <time.h>
+
+#include <nlohmann/json.hpp>
+
+#include "sandbox/random.h"
+
+namespace sbx::sandbox {
+namespace {
+
+using nlohmann::json;
+
+json identity_of(const store::Sandbox& sandbox) {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return {{"hostname", sandbox.name},
+          {"machine_id", sandbox.machine_id},
+          {"entropy", base64(random_bytes(256))},
+          {"time_ns", now.tv_sec * 1'000'000'000LL + now.tv_nsec},
+          {"environment", sandbox.env},
+          {"sandbox_id", sandbox.id}};
+}
+
+}  // namespace
+
+json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders) {
+  json workspaces = json::array();
+  for (const auto& workspace : sandbox.workspaces) {
+    workspaces.push_back({{"index", workspaces.size()}, {"path", workspace.path}, {"readonly", workspace.readonly}, {"file", workspace.file}});
+  }
+  return {{"sandbox_id", sandbox.id},
+          {"name", sandbox.name},
+          {"mode", mode},
+          {"runtime_folder", folders.runtime.native()},
+          {"sandbox_folder", folders.sandbox.native()},
+          {"template_folder", folders.template_folder.native()},
+          {"image_folder", folders.image.native()},
+          {"cpus", sandbox.cpus},
+          {"memory_mib", sandbox.memory_mib},
+          {"accelerator", sandbox.accelerator},
+          {"identity", identity_of(sandbox)},
+          {"workspaces", workspaces}};
+}
+
+json template_spec(const TemplateSpec& spec) {
+  store::Sandbox sandbox;
+  sandbox.id = random_uuid();
+  sandbox.name = "template";
+  sandbox.machine_id = random_hex(32);
+  sandbox.cpus = spec.cpus;
+  sandbox.memory_mib = spec.memory_mib;
+  sandbox.accelerator = spec.accelerator;
+  json result = launch_spec(sandbox, "template", spec.folders);
+  result["guest_binary"] = spec.guest_binary.native();
+  return result;
+}
+
+}  // namespace sbx::sandbox

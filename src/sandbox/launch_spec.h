@@ -1,0 +1,31 @@
+// LaunchSpec: what sbx-keeper is told when it is started (docs/development/protocols.md, "Keeper launch").
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "store/sandbox_store.h"
+
+namespace sbx::sandbox {
+
+struct LaunchFolders {
+  std::filesystem::path runtime;
+  std::filesystem::path sandbox;
+  std::filesystem::path template_folder;
+  std::filesystem::path image;
+};
+
+// `mode` is "clone", "resume" or "boot". The identity gets fresh entropy and the time of the call.
+nlohmann::json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders);
+
+struct TemplateSpec {
+  LaunchFolders folders;
+  std::int64_t cpus = 1;
+  std::int64_t memory_mib = 2048;
+  std::string accelerator;
+  std::filesystem::path guest_binary;
+};
+nlohmann::json template_spec(const TemplateSpec& spec);
+
+}  // namespace sbx::sandbox

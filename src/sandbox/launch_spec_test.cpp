@@ -1,0 +1,41 @@
+#include "sandbox/launch_spec.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "sandbox/random.h"
+
+namespace sbx::sandbox {
+namespace {
+
+TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
+  store::Sandbox sandbox;
+  sandbox.id = random_uuid();
+  sandbox.name = "api-shell";
+  sandbox.machine_id = random_hex(32);
+  sandbox.workspaces = {{"/work", false, false}, {"/notes", true, true}};
+  sandbox.env = {"A=1"};
+  const auto spec = launch_spec(sandbox, "clone", {"/run/x", "/s/x", "/t/x", "/i/x"});
+  for (const char* key : {"sandbox_id", "name", "mode", "runtime_folder", "sandbox_folder", "template_folder", "image_folder", "cpus",
+                          "memory_mib", "accelerator", "identity", "workspaces"}) {
+    EXPECT_TRUE(spec.contains(key)) << key;
+  }
+  EXPECT_EQ(spec["workspaces"][1]["index"], 1);
+  EXPECT_EQ(spec["workspaces"][1]["file"], true);
+  EXPECT_EQ(spec["identity"]["hostname"], "api-shell");
+  EXPECT_EQ(spec["identity"]["entropy"].get<std::string>().size(), 344U);
+}
+
+TEST(Random, MakesUuidsAndBase64) {
+  const std::string id = random_uuid();
+  EXPECT_EQ(id.size(), 36U);
+  EXPECT_EQ(id[14], '4');
+  EXPECT_NE(id, random_uuid());
+  EXPECT_EQ(base64("a"), "YQ==");
+  EXPECT_EQ(base64("ab"), "YWI=");
+  EXPECT_EQ(base64("abc"), "YWJj");
+}
+
+}  // namespace
+}  // namespace sbx::sandbox

@@ -1,0 +1,125 @@
+// Creation, removal and looking things up; lifecycle_run.cpp has starting, stopping and commands, lifecycle_adopt.cpp
+// what happens when a daemon starts.
+#include "sandbox/lifecycle.h"
+
+#include <signal.h>
+
+#include "sandbox/json_fields.h"
+#include "sandbox/names.h"
+#include "sandbox/random.h"
+#include "store/clock.h"
+
+namespace sbx::sandbox {
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+
+Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database& database, fs::path programs)
+    : loop_(loop), paths_(std::move(paths)), store_(database), pool_(4), artifacts_(paths_, std::move(programs), loop.get_executor(), pool_) {}
+
+Lifecycle::~Lifecycle() { pool_.stop(); }
+
+Result<store::Sandbox> Lifecycle::require(const std::string& name) {
+  auto row = SBX_TRY(store_.find(name), "looking for the sandbox");
+  if (!row) return fail(ErrorCode::kNotFound, "sandbox '" + name + "' not found");
+  return *row;
+}
+
+Result<store::Sandbox> Lifecycle::find(const std::string& name) { return require(name); }
+Result<std::vector<store::Sandbox>> Lifecycle::list() { return store_.all(); }
+
+Awaitable<Result<AsyncMutex::Guard>> Lifecycle::lock(std::string id) {
+  auto& mutex = locks_[id];
+  if (!mutex) mutex = std::make_shared<AsyncMutex>(loop_.get_executor());
+  auto held = mutex;
+  auto guard = co_await held->lock();
+  co_return std::move(guard);
+}
+
+Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progress progress) {
+  store::Sandbox row;
+  row.id = random_uuid();
+  row.agent = request.agent;
+  row.workspaces = std::move(request.workspaces);
+  row.cpus = request.cpus;
+  row.memory_mib = request.memory_mib;
+  row.env = std::move(request.env);
+  row.labels = std::move(request.labels);
+  row.auto_stop_s = request.auto_stop_s;
+  row.machine_id = random_hex(32);
+  row.created_at = row.last_used_at = store::now_ms();
+
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "locking the new sandbox");
+  const bool derived = request.name.empty();
+  const std::string primary = row.workspaces.empty() ? random_hex(6) : row.workspaces.front().path;
+  const std::string base = derived ? derive_name(row.agent, primary) : request.name;
+  row.name = base;
+  for (int attempt = 2;; ++attempt) {
+    auto inserted = store_.insert(row);
+    if (inserted) break;
+    if (inserted.error().code != ErrorCode::kConflict) co_return std::unexpected(inserted.error());
+    SBX_CO_TRY(const auto holder, store_.find(row.name), "looking for the holder of the name");
+    const bool same_workspace = holder && holder->workspaces == row.workspaces;
+    if (!derived || same_workspace || attempt > 99) {
+      co_return fail(ErrorCode::kConflict, "sandbox \"" + row.name + "\" already exists" + (same_workspace ? " for this workspace" : "") +
+                                               "; use 'sbx run --name " + row.name + "' to start it, or pass --name to create another");
+    }
+    const std::string suffix = "-" + std::to_string(attempt);
+    row.name = base.substr(0, 63 - suffix.size()) + suffix;
+  }
+
+  Result<void> made;
+  auto choice = co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, progress);
+  if (choice) {
+    row.template_id = choice->id;
+    row.image_id = choice->image_id;
+    row.accelerator = choice->accelerator;
+    row.cpus = choice->cpus;
+    row.memory_mib = choice->memory_mib;
+    made = store_.update(row);
+    if (made) made = co_await launch(row, "clone");
+  } else {
+    made = std::unexpected(choice.error());
+  }
+  if (!made) {
+    Error error = made.error();
+    auto erased = co_await erase(row);
+    (void)erased;  // the first error is the one to tell; the row stays for the next start if this failed
+    co_return std::unexpected(std::move(error).while_doing("creating sandbox " + row.name));
+  }
+  co_return row;
+}
+
+Awaitable<Result<void>> Lifecycle::erase(store::Sandbox row) {
+  row.state = store::State::kRemoving;
+  SBX_CO_CHECK(store_.update(row), "marking the sandbox as removed");
+  co_await end_keeper(row.id, Ending::kKillMachine);
+  const std::vector<fs::path> folders = {paths_.sandbox(row.id), paths_.runtime(row.id)};
+  auto work = [folders]() -> Result<void> {
+    for (const auto& folder : folders) {
+      std::error_code error;
+      fs::remove_all(folder, error);
+      if (error) return fail(ErrorCode::kInternal, "removing " + folder.native() + ": " + error.message());
+    }
+    return {};
+  };
+  SBX_CO_CHECK(co_await run_blocking(pool_, std::move(work)), "removing the sandbox's files");
+  SBX_CO_CHECK(store_.remove(row.id), "removing the sandbox's row");
+  locks_.erase(row.id);
+  co_return Result<void>{};
+}
+
+Awaitable<Result<void>> Lifecycle::remove(std::string name, RemoveOptions options) {
+  SBX_CO_TRY(auto row, require(name), "removing a sandbox");
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
+  SBX_CO_TRY(row, require(row.id), "removing a sandbox");
+  if (!options.force && live_.contains(row.id)) {
+    const auto view = co_await status(row.id);
+    const auto sessions = std::max<std::int64_t>(int_field(view, "sessions"), live_.contains(row.id) ? live_[row.id]->sessions : 0);
+    if (sessions > 0) {
+      co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' has " + std::to_string(sessions) + " active session(s); use --force to remove it all the same");
+    }
+  }
+  co_return co_await erase(row);
+}
+
+}  // namespace sbx::sandbox

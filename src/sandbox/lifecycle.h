@@ -1,0 +1,109 @@
+// Lifecycle: every sandbox of this daemon, from creation to removal.
+//
+// States: creating -> running <-> stopped -> (removing) -> gone. A row is committed before anything is spawned; what a
+// crash leaves behind is put in order by adopt(). Operations on one sandbox wait for each other; those on different
+// sandboxes run side by side. All calls on the daemon's one event loop. A sandbox may be named by name or id.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sandbox/artifacts.h"
+#include "sandbox/async.h"
+#include "sandbox/create_request.h"
+#include "sandbox/keeper_client.h"
+#include "sandbox/keeper_process.h"
+#include "store/paths.h"
+#include "store/sandbox_store.h"
+
+namespace sbx::sandbox {
+
+// An attached command: the stream of POST /exec at the keeper, its head already sent. While this object lives the
+// sandbox counts as in use.
+struct ExecSession {
+  std::string id;
+  std::shared_ptr<KeeperClient> keeper;
+  std::shared_ptr<wire::Http2Stream> stream;
+  std::shared_ptr<void> in_use;
+};
+
+class Lifecycle {
+ public:
+  Lifecycle(boost::asio::io_context& loop, store::Paths paths, store::Database& database, std::filesystem::path programs);
+  ~Lifecycle();
+
+  // At daemon start, before the first request: takes over the keepers that are there, cleans up what is half made.
+  Awaitable<void> adopt();
+  // Stops sandboxes that have been idle for their auto_stop_s; runs for ever.
+  Awaitable<void> watch_idle();
+
+  Awaitable<Result<store::Sandbox>> create(CreateRequest request, Progress progress);
+  // Nothing happens to one that runs. True if it was started by this call.
+  Awaitable<Result<bool>> start(std::string name, Progress progress);
+  Awaitable<Result<void>> stop(std::string name);
+  // kConflict if a session is attached and `force` is not set.
+  struct RemoveOptions {
+    bool force = false;
+  };
+  Awaitable<Result<void>> remove(std::string name, RemoveOptions options);
+  Result<store::Sandbox> find(const std::string& name);
+  Result<std::vector<store::Sandbox>> list();
+  // The keeper's own view; null when the sandbox does not run.
+  Awaitable<nlohmann::json> status(std::string name);
+
+  // Starts the sandbox if it is stopped. `head` is an ExecHead without id.
+  Awaitable<Result<ExecSession>> exec(std::string name, nlohmann::json head, Progress progress);
+  Awaitable<Result<nlohmann::json>> exec_detached(std::string name, nlohmann::json head, Progress progress);
+  // The keeper of the sandbox that runs exec `exec_id`.
+  Result<std::shared_ptr<KeeperClient>> keeper_of_exec(const std::string& exec_id);
+  // kUnavailable "not running" if it does not run.
+  Result<std::shared_ptr<KeeperClient>> keeper_of(const std::string& name);
+
+  Artifacts& artifacts() { return artifacts_; }
+  const store::Paths& paths() const { return paths_; }
+  boost::asio::thread_pool& pool() { return pool_; }
+
+ private:
+  // A keeper that runs.
+  struct Live {
+    explicit Live(boost::asio::any_io_executor executor) : ended(executor) {}
+    pid_t pid = 0;
+    std::shared_ptr<boost::asio::posix::stream_descriptor> pidfd;
+    std::shared_ptr<KeeperClient> client;
+    Event ended;
+    int sessions = 0;
+  };
+
+  Awaitable<Result<AsyncMutex::Guard>> lock(std::string id);
+  Result<store::Sandbox> require(const std::string& name);
+  Awaitable<Result<bool>> start_locked(store::Sandbox row, Progress progress);
+  Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
+  Awaitable<Result<void>> stop_locked(store::Sandbox row);
+  // How a keeper is ended: kept if possible (memory, else clean), its VM killed, or the process killed at once.
+  enum class Ending { kKeep, kKillMachine, kAtOnce };
+  Awaitable<void> end_keeper(std::string id, Ending ending);
+  Awaitable<Result<void>> erase(store::Sandbox row);
+  std::shared_ptr<Live> watch(const store::Sandbox& row, UniqueFd pidfd, std::shared_ptr<KeeperClient> client);
+  Awaitable<void> wait_for_end(std::string id, std::shared_ptr<Live> live);
+  Result<std::shared_ptr<KeeperClient>> client_of(const std::string& id);
+  Awaitable<void> adopt_one(store::Sandbox row);
+  Awaitable<void> end_strangers(std::vector<store::Sandbox> rows);
+  void mark_stopped(store::Sandbox row);
+  Awaitable<bool> is_idle(store::Sandbox row);
+  Awaitable<Result<std::shared_ptr<Live>>> ready_for_exec(const store::Sandbox& row, Progress progress);
+
+  boost::asio::io_context& loop_;
+  store::Paths paths_;
+  store::SandboxStore store_;
+  boost::asio::thread_pool pool_;
+  Artifacts artifacts_;
+  std::map<std::string, std::shared_ptr<Live>> live_;          // by id
+  std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;   // by id
+};
+
+}  // namespace sbx::sandbox

@@ -1,0 +1,253 @@
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <boost/asio/detached.hpp>
+
+#include "base/file.h"
+#include "sandbox/json_fields.h"
+#include "sandbox/launch_spec.h"
+#include "sandbox/lifecycle.h"
+#include "sandbox/random.h"
+#include "store/clock.h"
+
+namespace sbx::sandbox {
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kCloneDeadline = 60s;
+constexpr auto kBootDeadline = 180s;
+constexpr auto kStatusDeadline = 5s;
+constexpr auto kStopDeadline = 60s;
+
+std::string length_prefixed(const std::string& text) {
+  const auto size = static_cast<std::uint32_t>(text.size());
+  std::string bytes;
+  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(size >> static_cast<unsigned>(shift));
+  return bytes + text;
+}
+
+}  // namespace
+
+Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode) {
+  LaunchFolders folders;
+  folders.runtime = paths_.runtime(row.id);
+  folders.sandbox = paths_.sandbox(row.id);
+  folders.template_folder = paths_.templates() / row.template_id;
+  folders.image = paths_.images() / row.image_id;
+  std::error_code error;
+  fs::remove_all(folders.runtime, error);
+  SBX_CO_CHECK(make_folders(folders.runtime, 0700), "making the runtime folder");
+  SBX_CO_CHECK(make_folders(folders.sandbox, 0700), "making the sandbox's folder");
+  const fs::path log = folders.runtime / "keeper.log";
+  SBX_CO_TRY(auto keeper, spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders), log), "starting the keeper");
+  row.keeper_pid = keeper.pid;
+  row.keeper_start = keeper.start_time;
+  auto live = watch(row, std::move(keeper.pidfd), nullptr);
+  SBX_CO_CHECK(store_.update(row), "recording the keeper");
+  const auto deadline = mode == "clone" ? kCloneDeadline : kBootDeadline;
+  auto ready = co_await wait_until_ready(std::move(keeper.output), deadline, log);
+  if (ready) {
+    auto client = KeeperClient::connect(loop_.get_executor(), folders.runtime / "keeper.sock");
+    if (client) live->client = *client;
+    else ready = std::unexpected(client.error());
+  }
+  if (!ready) {
+    co_await end_keeper(row.id, Ending::kAtOnce);
+    co_return ready;
+  }
+  // What it resumed from is history: the disk has moved on.
+  if (mode == "resume") fs::remove(folders.sandbox / "memory.img", error);
+  row.state = store::State::kRunning;
+  row.reason.clear();
+  row.started_at = row.last_used_at = store::now_ms();
+  row.stopped_at = 0;
+  co_return store_.update(row);
+}
+
+Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, Progress progress) {
+  if (live_.contains(row.id) && row.state == store::State::kRunning) co_return false;
+  if (row.state == store::State::kCreating || row.state == store::State::kRemoving) {
+    co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' is not usable (" + std::string(store::to_string(row.state)) + ")");
+  }
+  const fs::path folder = paths_.sandbox(row.id);
+  const std::string mode = fs::exists(folder / "memory.img") ? "resume" : fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
+  progress("Starting sandbox " + row.name + (mode == "boot" ? " (booting; takes a while without KVM)" : ""));
+  SBX_CO_CHECK(co_await launch(row, mode), "starting sandbox " + row.name);
+  co_return true;
+}
+
+Awaitable<Result<bool>> Lifecycle::start(std::string name, Progress progress) {
+  SBX_CO_TRY(auto row, require(name), "starting a sandbox");
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
+  SBX_CO_TRY(row, require(row.id), "starting a sandbox");
+  co_return co_await start_locked(row, std::move(progress));
+}
+
+std::shared_ptr<Lifecycle::Live> Lifecycle::watch(const store::Sandbox& row, UniqueFd pidfd, std::shared_ptr<KeeperClient> client) {
+  auto live = std::make_shared<Live>(loop_.get_executor());
+  live->pid = static_cast<pid_t>(row.keeper_pid);
+  live->pidfd = std::make_shared<asio::posix::stream_descriptor>(loop_, pidfd.release());
+  live->client = std::move(client);
+  live_[row.id] = live;
+  asio::co_spawn(loop_, wait_for_end(row.id, live), asio::detached);
+  return live;
+}
+
+Awaitable<void> Lifecycle::wait_for_end(std::string id, std::shared_ptr<Live> live) {
+  boost::system::error_code ignored;
+  co_await live->pidfd->async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, ignored));
+  siginfo_t info{};
+  ::waitid(P_PID, static_cast<id_t>(live->pid), &info, WEXITED | WNOHANG);  // ECHILD for an adopted one: init reaps it
+  live->ended.set();
+  auto guard = co_await lock(id);
+  if (const auto found = live_.find(id); found != live_.end() && found->second == live) live_.erase(found);
+  auto row = store_.find(id);
+  if (row && *row && (*row)->state == store::State::kRunning && (*row)->keeper_pid == live->pid) mark_stopped(**row);
+}
+
+void Lifecycle::mark_stopped(store::Sandbox row) {
+  row.state = store::State::kStopped;
+  row.stopped_at = store::now_ms();
+  row.keeper_pid = 0;
+  row.keeper_start = 0;
+  row.reason = "the keeper ended without a record";
+  if (auto record = read_file(paths_.runtime(row.id) / "exit.json", 64U << 10U); record) {
+    const auto parsed = nlohmann::json::parse(*record, nullptr, false);
+    const std::string message = text_field(parsed, "message");
+    row.reason = text_field(parsed, "reason", "unknown") + (message.empty() ? "" : ": " + message);
+  }
+  (void)store_.update(row);
+}
+
+Awaitable<void> Lifecycle::end_keeper(std::string id, Ending ending) {
+  const auto found = live_.find(id);
+  if (found == live_.end()) co_return;
+  const auto live = found->second;
+  std::vector<std::string> modes;
+  if (ending == Ending::kKeep) {
+    modes.emplace_back("memory");
+    modes.emplace_back("clean");
+  }
+  if (ending == Ending::kKillMachine) modes.emplace_back("kill");
+  for (const auto& mode : modes) {
+    if (live->ended.happened()) break;
+    auto client = client_of(id);
+    if (!client) break;
+    const auto deadline = mode == "kill" ? std::chrono::milliseconds(10s) : std::chrono::milliseconds(kStopDeadline);
+    nlohmann::json body;
+    body["mode"] = mode;
+    auto answer = co_await (*client)->call("POST", "/stop", body, deadline);
+    if (answer) break;
+  }
+  if (!live->ended.happened()) {
+    // A keeper that was asked nicely leaves within this time; its children die with it either way.
+    asio::steady_timer impatience(loop_, ending == Ending::kAtOnce ? 0ms : 10'000ms);
+    impatience.async_wait([live](boost::system::error_code error) {
+      if (!error) kill_process(live->pidfd->native_handle(), SIGKILL);
+    });
+    co_await live->ended.wait();
+  }
+  if (const auto again = live_.find(id); again != live_.end() && again->second == live) live_.erase(again);
+}
+
+Awaitable<Result<void>> Lifecycle::stop_locked(store::Sandbox row) {
+  if (!live_.contains(row.id)) co_return Result<void>{};
+  co_await end_keeper(row.id, Ending::kKeep);
+  SBX_CO_TRY(row, require(row.id), "stopping a sandbox");
+  mark_stopped(row);
+  co_return Result<void>{};
+}
+
+Awaitable<Result<void>> Lifecycle::stop(std::string name) {
+  SBX_CO_TRY(auto row, require(name), "stopping a sandbox");
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
+  SBX_CO_TRY(row, require(row.id), "stopping a sandbox");
+  co_return co_await stop_locked(row);
+}
+
+Result<std::shared_ptr<KeeperClient>> Lifecycle::client_of(const std::string& id) {
+  const auto found = live_.find(id);
+  if (found == live_.end()) return fail(ErrorCode::kUnavailable, "the sandbox is not running");
+  auto& live = *found->second;
+  if (!live.client || !live.client->alive()) {
+    live.client = SBX_TRY(KeeperClient::connect(loop_.get_executor(), paths_.runtime(id) / "keeper.sock"), "connecting to the keeper");
+  }
+  return live.client;
+}
+
+Result<std::shared_ptr<KeeperClient>> Lifecycle::keeper_of(const std::string& name) {
+  const auto row = SBX_TRY(require(name), "finding the sandbox");
+  if (!live_.contains(row.id)) return fail(ErrorCode::kUnavailable, "sandbox '" + row.name + "' is not running");
+  return client_of(row.id);
+}
+
+Result<std::shared_ptr<KeeperClient>> Lifecycle::keeper_of_exec(const std::string& exec_id) {
+  for (const auto& [id, live] : live_) {
+    if (exec_id.size() > 8 && id.starts_with(exec_id.substr(0, 8))) return client_of(id);
+  }
+  return fail(ErrorCode::kNotFound, "command '" + exec_id + "' not found (its sandbox may have stopped)");
+}
+
+Awaitable<nlohmann::json> Lifecycle::status(std::string name) {
+  auto client = keeper_of(name);
+  if (!client) co_return nullptr;
+  auto answer = co_await (*client)->call("GET", "/status", nullptr, kStatusDeadline);
+  if (!answer) co_return nullptr;
+  co_return *answer;
+}
+
+Awaitable<Result<std::shared_ptr<Lifecycle::Live>>> Lifecycle::ready_for_exec(const store::Sandbox& row, Progress progress) {
+  auto started = co_await start_locked(row, std::move(progress));
+  if (!started) co_return std::unexpected(started.error());
+  SBX_CO_TRY(auto client, client_of(row.id), "reaching the sandbox");
+  (void)client;
+  auto current = store_.find(row.id);
+  if (current && *current) {
+    (*current)->last_used_at = store::now_ms();
+    (void)store_.update(**current);
+  }
+  co_return live_[row.id];
+}
+
+Awaitable<Result<ExecSession>> Lifecycle::exec(std::string name, nlohmann::json head, Progress progress) {
+  SBX_CO_TRY(auto row, require(name), "running a command");
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
+  SBX_CO_TRY(row, require(row.id), "running a command");
+  SBX_CO_TRY(auto live, co_await ready_for_exec(row, std::move(progress)), "running a command");
+  ExecSession session;
+  session.id = row.id.substr(0, 8) + random_hex(8);
+  session.keeper = live->client;
+  ++live->sessions;
+  session.in_use = std::shared_ptr<void>(live.get(), [live](void*) { --live->sessions; });
+  head["id"] = session.id;
+  head["detach"] = false;
+  SBX_CO_TRY(session.stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
+  SBX_CO_CHECK(co_await session.stream->write(length_prefixed(dump(head))), "sending the command");
+  co_return session;
+}
+
+Awaitable<Result<nlohmann::json>> Lifecycle::exec_detached(std::string name, nlohmann::json head, Progress progress) {
+  SBX_CO_TRY(auto row, require(name), "running a command");
+  SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
+  SBX_CO_TRY(row, require(row.id), "running a command");
+  SBX_CO_TRY(auto live, co_await ready_for_exec(row, std::move(progress)), "running a command");
+  head["id"] = row.id.substr(0, 8) + random_hex(8);
+  head["detach"] = true;
+  SBX_CO_TRY(auto stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
+  SBX_CO_CHECK(co_await stream->write(length_prefixed(dump(head))), "sending the command");
+  SBX_CO_CHECK(co_await stream->finish(), "sending the command");
+  SBX_CO_TRY(const auto response, co_await stream->response(), "starting the command");
+  SBX_CO_TRY(const auto body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
+  const auto answer = nlohmann::json::parse(body, nullptr, false);
+  if (response.status >= 400) {
+    const auto error = answer.is_object() && answer.contains("error") ? answer["error"] : nlohmann::json::object();
+    co_return fail(error_code_from(text_field(error, "code")), text_field(error, "message", "the command could not be started"));
+  }
+  co_return nlohmann::json{{"id", text_field(answer, "id", head["id"].get<std::string>())}};
+}
+
+}  // namespace sbx::sandbox
