@@ -115,7 +115,7 @@ for name in virtio_blk; do
   done
 done
 
-step "making the file system ($size)"
+step "making the file system ($(numfmt --to=iec-i --suffix=B "$(numfmt --from=iec "$size")") virtual)"
 # The file is new and therefore zero: without assume_storage_prezeroed the guest's kernel would zero inode tables in the
 # background of every sandbox, and their disks would grow.
 truncate --size "$size" "$out/root.ext4"
