@@ -111,7 +111,9 @@ TEST_F(QmpTest, CallsFromSeveralCoroutinesWaitTheirTurn) {
         [](QmpClient& client, int expected, int& count) -> Awaitable<void> {
           auto answer = co_await client.execute("x");
           EXPECT_TRUE(answer);
-          if (answer) EXPECT_EQ((*answer)["n"], expected);
+          if (answer) {
+            EXPECT_EQ((*answer)["n"], expected);
+          }
           ++count;
         }(*client_, i, done),
         asio::detached);

@@ -244,5 +244,138 @@ TEST_F(VirtualMachineTest, AVmThatCannotStartSaysWhy) {
   }());
 }
 
+// With a real kernel: SBX_TEST_KERNEL (vmlinux), SBX_TEST_ROOT (raw), and SBX_TEST_INITRAMFS whose init mounts /dev/vda
+// and answers each line on the port sbx.control with one line of its own, with random bytes in it.
+class KernelTest : public VirtualMachineTest {
+ protected:
+  void SetUp() override {
+    for (const char* name : {"SBX_TEST_KERNEL", "SBX_TEST_ROOT", "SBX_TEST_INITRAMFS"}) {
+      if (::getenv(name) == nullptr) GTEST_SKIP() << name << " is not set";
+    }
+    root_ = ::getenv("SBX_TEST_ROOT");
+    ASSERT_TRUE(create_overlay(paths_.disk(), {fs::file_size(root_), root_.string(), DiskFormat::kRaw}));
+  }
+  StartSpec real_template() {
+    StartSpec spec = template_spec();
+    spec.machine.memory_mib = 2048;
+    spec.kernel = ::getenv("SBX_TEST_KERNEL");
+    spec.initramfs = ::getenv("SBX_TEST_INITRAMFS");
+    spec.disks = {{paths_.disk()}, {root_, DiskFormat::kRaw}};
+    console_ = open_file(folder_.path() / "console", O_WRONLY | O_CREAT).value();
+    spec.console_fd = console_.get();
+    return spec;
+  }
+  StartSpec real_clone(const std::string& name) {
+    StartSpec spec = real_template();
+    spec.machine.purpose = Purpose::kClone;
+    spec.kernel.clear();
+    spec.initramfs.clear();
+    spec.console_fd = -1;
+    spec.runtime_folder = runtime(name);
+    const fs::path disk = spec.runtime_folder / "disk.qcow2";
+    EXPECT_TRUE(fs::exists(disk) ||
+                create_overlay(disk, {fs::file_size(root_), paths_.disk().string(), DiskFormat::kQcow2}));
+    spec.disks.insert(spec.disks.begin(), DiskFile{disk});
+    return spec;
+  }
+  // Sends a line and returns the answer; blocks.
+  std::string ask(VirtualMachine& vm, int seconds) {
+    const auto port = connect_port(vm.spec().runtime_folder, 0);
+    if (!port || !write_all(port->get(), "ping\n")) return "(no port)";
+    std::string out;
+    while (out.find('\n') == std::string::npos) {
+      pollfd state{port->get(), POLLIN, 0};
+      if (::poll(&state, 1, seconds * 1000) <= 0) return "(nothing) " + out;
+      char chunk[256];
+      const ssize_t n = ::read(port->get(), chunk, sizeof chunk);
+      if (n <= 0) return "(closed) " + out;
+      out.append(chunk, static_cast<std::size_t>(n));
+    }
+    return out;
+  }
+  fs::path root_;
+  UniqueFd console_;
+};
+
+TEST_F(KernelTest, AnswersOnItsPortAfterCloneAndAfterAMemoryImage) {
+  run([&]() -> Awaitable<void> {
+    {
+      auto vm = co_await VirtualMachine::start(real_template());
+      ASSERT_OK(vm);
+      {
+        const Stopwatch watch("cold boot to the first answer");
+        EXPECT_EQ(ask(**vm, 60).substr(0, 4), "pong") << read_file(folder_.path() / "console").value_or("");
+      }
+      ASSERT_OK(co_await (*vm)->pause());
+      const Stopwatch watch("save template state");
+      ASSERT_OK(co_await (*vm)->save_template_state(paths_.state()));
+      ASSERT_OK(co_await (*vm)->quit());
+      TemplateManifest manifest;
+      ASSERT_OK(seal_template(paths_, manifest));
+    }
+    struct stat ram {};
+    ::stat(paths_.ram().c_str(), &ram);
+    std::cout << "  RAM file " << (ram.st_blocks * 512 >> 20) << " MiB, state " << fs::file_size(paths_.state()) << "\n";
+    const fs::path image = folder_.path() / "memory.img";
+    std::string previous;
+    for (int i = 0; i < 3; ++i) {
+      auto vm = std::unique_ptr<VirtualMachine>();
+      {
+        const Stopwatch watch("clone to the first answer");
+        auto started = co_await VirtualMachine::start(real_clone("clone" + std::to_string(i)));
+        ASSERT_OK(started);
+        vm = std::move(*started);
+        ASSERT_OK(co_await vm->load_state(paths_.state()));
+        ASSERT_OK(co_await vm->resume());
+        const std::string answer = ask(*vm, 20);
+        EXPECT_EQ(answer.substr(0, 4), "pong");
+        EXPECT_NE(answer, previous) << "every clone has random bytes of its own";
+        previous = answer;
+      }
+      if (i == 2) {
+        ASSERT_OK(co_await vm->pause());
+        const Stopwatch watch("save memory image");
+        ASSERT_OK(co_await vm->save_memory_image(image));
+        ASSERT_OK(co_await vm->quit());
+      }
+    }
+    std::cout << "  memory image " << fs::file_size(image) << " bytes\n";
+    const Stopwatch watch("memory image to the first answer");
+    auto vm = co_await VirtualMachine::start(real_clone("clone2"));
+    ASSERT_OK(vm);
+    ASSERT_OK(co_await (*vm)->load_memory_image(image));
+    ASSERT_OK(co_await (*vm)->resume());
+    EXPECT_EQ(ask(**vm, 20).substr(0, 4), "pong");
+  }());
+}
+
+TEST_F(KernelTest, ASandboxBootsColdOnItsOwnDiskAndIsSavedAndRestored) {
+  run([&]() -> Awaitable<void> {
+    const fs::path image = folder_.path() / "memory.img";
+    StartSpec spec = real_template();
+    spec.machine.purpose = Purpose::kBoot;
+    spec.ram.clear();
+    {
+      auto vm = co_await VirtualMachine::start(spec);
+      ASSERT_OK(vm);
+      EXPECT_EQ(ask(**vm, 60).substr(0, 4), "pong");
+      ASSERT_OK(co_await (*vm)->pause());
+      const Stopwatch watch("save memory image without a template");
+      ASSERT_OK(co_await (*vm)->save_memory_image(image));
+      ASSERT_OK(co_await (*vm)->quit());
+    }
+    std::cout << "  memory image " << fs::file_size(image) << " bytes\n";
+    spec.machine.purpose = Purpose::kRestore;
+    spec.kernel.clear();
+    spec.initramfs.clear();
+    const Stopwatch watch("restore to the first answer");
+    auto vm = co_await VirtualMachine::start(spec);
+    ASSERT_OK(vm);
+    ASSERT_OK(co_await (*vm)->load_memory_image(image));
+    ASSERT_OK(co_await (*vm)->resume());
+    EXPECT_EQ(ask(**vm, 20).substr(0, 4), "pong");
+  }());
+}
+
 }  // namespace
 }  // namespace sbx::vm
