@@ -237,7 +237,7 @@ Awaitable<void> ExecSession::pump_output(Self self, Output& output) {
   if (--self->open_outputs_ == 0) self->outputs_done_.set();
 }
 
-Awaitable<void> ExecSession::discard_output(Self self, Output& output) {
+Awaitable<void> ExecSession::discard_output([[maybe_unused]] Self self, Output& output) {
   std::vector<char> buffer(4096);
   for (;;) {
     const auto [error, size] = co_await output.source.async_read_some(boost::asio::buffer(buffer), kNoThrow);
