@@ -1,0 +1,34 @@
+// One function per JSON route (api/openapi.yaml describes each).
+#pragma once
+
+#include "api/routes.h"
+
+namespace sbx::api {
+
+#define SBX_HANDLER(name) Awaitable<Result<nlohmann::json>> name(Daemon& daemon, Request request, Progress progress)
+SBX_HANDLER(get_daemon);
+SBX_HANDLER(stop_daemon);
+SBX_HANDLER(diagnose);
+SBX_HANDLER(list_sandboxes);
+SBX_HANDLER(create_sandbox);
+SBX_HANDLER(get_sandbox);
+SBX_HANDLER(remove_sandbox);
+SBX_HANDLER(start_sandbox);
+SBX_HANDLER(stop_sandbox);
+SBX_HANDLER(run_detached);
+SBX_HANDLER(list_execs);
+SBX_HANDLER(wait_exec);
+SBX_HANDLER(signal_exec);
+SBX_HANDLER(resize_exec);
+SBX_HANDLER(prune);
+SBX_HANDLER(reset);
+SBX_HANDLER(list_images);
+SBX_HANDLER(build_image);
+SBX_HANDLER(remove_image);
+SBX_HANDLER(list_templates);
+SBX_HANDLER(remove_template);
+
+// An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
+Result<nlohmann::json> exec_head(const nlohmann::json& body);
+
+}  // namespace sbx::api
