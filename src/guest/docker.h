@@ -21,6 +21,8 @@ class Docker {
   Docker(boost::asio::any_io_executor executor, Reaper& reaper, Cgroups& cgroups)
       : executor_(executor), reaper_(reaper), cgroups_(cgroups), stopping_(executor) {}
 
+  // Instead of run(): there will be no dockerd.
+  void disable() { state_ = State::kOff; }
   // Runs until stop(). kOff at once if there is no dockerd.
   Awaitable<void> run();
   // SIGTERM, and SIGKILL after `deadline`.
@@ -39,7 +41,7 @@ class Docker {
   Cgroups& cgroups_;
   AsyncEvent stopping_;
   std::shared_ptr<Child> child_;
-  State state_ = State::kOff;
+  State state_ = State::kStarting;  // from the first moment on: a template waits for what comes of it
 };
 
 }  // namespace sbx::guest

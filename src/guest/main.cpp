@@ -64,6 +64,7 @@ Awaitable<void> load_modules(Guest& guest) {
 }
 
 Awaitable<void> start_services(Guest& guest, bool with_docker) {
+  if (!with_docker) guest.docker.disable();
   co_await load_modules(guest);
   if (with_docker) co_await guest.docker.run();
 }
