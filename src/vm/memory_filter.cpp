@@ -112,7 +112,7 @@ class Writer {
 
 class Filter {
  public:
-  Filter(const ByteSource& source, std::span<const char> template_ram, std::uint64_t memory_size, const ByteSink& sink)
+  Filter(const ByteSource& source, const TemplateRam& template_ram, std::uint64_t memory_size, const ByteSink& sink)
       : reader_(source, statistics_), writer_(sink, statistics_), template_(template_ram), memory_size_(memory_size) {}
 
   Result<MemoryFilterStatistics> run() {
@@ -241,7 +241,8 @@ class Filter {
     if (address >= memory_size_ || memory_size_ - address < kPage) {
       return fail(ErrorCode::kInvalid, "a page lies outside the machine's memory");
     }
-    const char* before = template_.empty() ? kZeroPage.data() : template_.data() + address;
+    const bool hole = template_.bytes.empty() || (!template_.has_data.empty() && !template_.has_data[address / kPage]);
+    const char* before = hole ? kZeroPage.data() : template_.bytes.data() + address;
     if (kind == kFlagPage) {
       ++statistics_.pages;
       const bool differs = std::memcmp(before, body.data(), kPage) != 0;
@@ -249,7 +250,7 @@ class Filter {
       return differs;
     }
     ++statistics_.zero_pages;
-    const bool differs = body[0] != 0 || std::memcmp(before, kZeroPage.data(), kPage) != 0;
+    const bool differs = body[0] != 0 || (!hole && std::memcmp(before, kZeroPage.data(), kPage) != 0);
     statistics_.zero_pages_kept += differs ? 1 : 0;
     return differs;
   }
@@ -257,7 +258,7 @@ class Filter {
   MemoryFilterStatistics statistics_;
   Reader reader_;
   Writer writer_;
-  std::span<const char> template_;
+  const TemplateRam& template_;
   std::uint64_t memory_size_;
   std::string section_id_;
   std::string block_;  // of the last page with a name; a page may continue it even across sections
@@ -265,9 +266,11 @@ class Filter {
 
 }  // namespace
 
-Result<MemoryFilterStatistics> filter_memory(const ByteSource& source, std::span<const char> template_ram,
+Result<MemoryFilterStatistics> filter_memory(const ByteSource& source, const TemplateRam& template_ram,
                                              std::uint64_t memory_size, const ByteSink& sink) {
-  if (memory_size == 0 || memory_size % kPage != 0 || (!template_ram.empty() && template_ram.size() != memory_size)) {
+  const bool fits = template_ram.bytes.empty() || template_ram.bytes.size() == memory_size;
+  const bool mapped = template_ram.has_data.empty() || template_ram.has_data.size() == memory_size / kPage;
+  if (memory_size == 0 || memory_size % kPage != 0 || !fits || !mapped) {
     return fail(ErrorCode::kInvalid, "the template's memory does not fit the machine's");
   }
   return Filter(source, template_ram, memory_size, sink).run();
@@ -276,7 +279,8 @@ Result<MemoryFilterStatistics> filter_memory(const ByteSource& source, std::span
 }  // namespace sbx::vm
 
 extern "C" int sbx_fuzz_memory_filter(const unsigned char* data, unsigned long size) {
-  static const std::vector<char> ram(64 * 4096, 'x');
+  static const std::vector<char> bytes(64 * 4096, 'x');
+  static const sbx::vm::TemplateRam ram{bytes, {}};
   std::string_view rest(reinterpret_cast<const char*>(data), size);
   const sbx::vm::ByteSource source = [&rest](std::span<char> buffer) -> sbx::Result<std::size_t> {
     const std::size_t n = std::min(buffer.size(), rest.size());
@@ -285,6 +289,6 @@ extern "C" int sbx_fuzz_memory_filter(const unsigned char* data, unsigned long s
     return n;
   };
   const sbx::vm::ByteSink sink = [](std::string_view) { return sbx::Result<void>{}; };
-  (void)sbx::vm::filter_memory(source, ram, ram.size(), sink);
+  (void)sbx::vm::filter_memory(source, ram, bytes.size(), sink);
   return 0;
 }

@@ -11,6 +11,7 @@
 #include <functional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -29,9 +30,15 @@ struct MemoryFilterStatistics {
 using ByteSource = std::function<Result<std::size_t>(std::span<char> buffer)>;
 using ByteSink = std::function<Result<void>(std::string_view bytes)>;
 
-// The filter alone, uncompressed. `memory_size` is the machine's RAM in bytes; `template_ram` is as large, or empty
-// for a machine without a template (then all zero).
-Result<MemoryFilterStatistics> filter_memory(const ByteSource& source, std::span<const char> template_ram,
+// The template's RAM as the filter compares with it.
+struct TemplateRam {
+  std::span<const char> bytes;  // empty: a machine without a template; then all zero
+  // For each page whether the file has data there; holes are zero and need not be looked at. Empty: all have.
+  std::vector<bool> has_data;
+};
+
+// The filter alone, uncompressed. `memory_size` is the machine's RAM in bytes, and the template's.
+Result<MemoryFilterStatistics> filter_memory(const ByteSource& source, const TemplateRam& template_ram,
                                              std::uint64_t memory_size, const ByteSink& sink);
 
 // From `input` (QEMU's stream) to `output` (zstd, level 1). template_ram_fd < 0: without a template.

@@ -56,7 +56,7 @@ Outcome filter(const std::string& stream, const std::string& ram, std::size_t ch
         rest.remove_prefix(n);
         return n;
       },
-      ram, kMemory,
+      TemplateRam{ram, {}}, kMemory,
       [&](std::string_view bytes) -> Result<void> {
         out += bytes;
         return {};
@@ -84,6 +84,29 @@ TEST(MemoryFilter, WithoutATemplateDropsZeroPagesOnly) {
   EXPECT_EQ(got.bytes, head() + part(page(kPage, 'b', "ram")) + kDevices);
 }
 
+TEST(MemoryFilter, AHoleInTheTemplateIsZero) {
+  TemplateRam ram{{}, std::vector<bool>(kMemory / kPage, false)};
+  const std::string bytes(kMemory, 'z');  // never looked at
+  ram.bytes = bytes;
+  ram.has_data[1] = true;
+  const std::string stream = head() + part(zero(0, "ram") + page(kPage, 'z', "") + page(2 * kPage, 'z', ""));
+  std::string_view rest = stream;
+  std::string out;
+  const auto statistics = filter_memory(
+      [&](std::span<char> buffer) -> Result<std::size_t> {
+        const std::size_t n = rest.copy(buffer.data(), buffer.size());
+        rest.remove_prefix(n);
+        return n;
+      },
+      ram, kMemory,
+      [&](std::string_view chunk) -> Result<void> {
+        out += chunk;
+        return {};
+      });
+  ASSERT_TRUE(statistics);
+  EXPECT_EQ(out, head() + part(page(2 * kPage, 'z', "ram")));
+}
+
 TEST(MemoryFilter, RefusesWhatItDoesNotUnderstand) {
   const std::string ram = template_ram();
   EXPECT_FALSE(filter("", ram).statistics);
@@ -94,7 +117,7 @@ TEST(MemoryFilter, RefusesWhatItDoesNotUnderstand) {
   EXPECT_FALSE(filter(head() + part(page(0, 'x', "")) + kDevices, ram).statistics) << "no block to continue";
   EXPECT_FALSE(filter(head() + part(u64(0x40)) + kDevices, ram).statistics) << "an unknown kind";
   EXPECT_FALSE(filter(head() + "\x02" + u32(9) + u64(0x10) + footer(9), ram).statistics) << "another section";
-  EXPECT_FALSE(filter_memory([](std::span<char>) -> Result<std::size_t> { return 0; }, {ram.data(), 5}, kMemory,
+  EXPECT_FALSE(filter_memory([](std::span<char>) -> Result<std::size_t> { return 0; }, TemplateRam{{ram.data(), 5}, {}}, kMemory,
                              [](std::string_view) -> Result<void> { return {}; }));
 }
 

@@ -54,6 +54,24 @@ class Mapping {
   std::size_t size_;
 };
 
+// Which pages of a sparse file have data; empty if the file system cannot tell.
+std::vector<bool> pages_with_data(int fd, std::uint64_t size) {
+  constexpr std::uint64_t kPage = 4096;
+  if (fd < 0) return {};
+  std::vector<bool> pages(size / kPage);
+  off_t at = 0;
+  while ((at = ::lseek(fd, at, SEEK_DATA)) >= 0) {
+    const off_t end = ::lseek(fd, at, SEEK_HOLE);
+    if (end < 0) return {};
+    for (std::uint64_t page = static_cast<std::uint64_t>(at) / kPage;
+         page < pages.size() && page * kPage < static_cast<std::uint64_t>(end); ++page) {
+      pages[page] = true;
+    }
+    at = end;
+  }
+  return errno == ENXIO ? pages : std::vector<bool>();
+}
+
 class Compressor {
  public:
   explicit Compressor(int output) : output_(output), context_(ZSTD_createCCtx(), &ZSTD_freeCCtx) {
@@ -127,10 +145,11 @@ Awaitable<Result<void>> filter_done(Subprocess& filter, VirtualMachine::Duration
 Result<MemoryFilterStatistics> write_memory_image(int input, int template_ram_fd, std::uint64_t memory_size,
                                                   int output) {
   const auto ram = SBX_TRY(Mapping::of(template_ram_fd, memory_size), "comparing with the template");
+  const TemplateRam compared{ram.bytes(), pages_with_data(template_ram_fd, memory_size)};
   Compressor compressor(output);
   const ByteSource source = [input](std::span<char> buffer) { return read_some(input, buffer); };
   const ByteSink sink = [&compressor](std::string_view bytes) { return compressor.add(bytes, false); };
-  const auto statistics = SBX_TRY(filter_memory(source, ram.bytes(), memory_size, sink), "filtering memory");
+  const auto statistics = SBX_TRY(filter_memory(source, compared, memory_size, sink), "filtering memory");
   SBX_CHECK(compressor.add({}, true), "ending the memory image");
   return statistics;
 }
