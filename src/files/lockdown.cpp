@@ -75,7 +75,7 @@ constexpr std::array kFiles{
     SCMP_SYS(pwrite64),   SCMP_SYS(pwritev2),  SCMP_SYS(open),        SCMP_SYS(openat),      SCMP_SYS(openat2),
     SCMP_SYS(close),      SCMP_SYS(statx),     SCMP_SYS(newfstatat),  SCMP_SYS(fstat),       SCMP_SYS(fstatfs),
     SCMP_SYS(readlink),   SCMP_SYS(readlinkat), SCMP_SYS(getdents64), SCMP_SYS(lseek),       SCMP_SYS(mkdirat),
-    SCMP_SYS(symlinkat),  SCMP_SYS(linkat),    SCMP_SYS(unlinkat),    SCMP_SYS(renameat2),   SCMP_SYS(truncate),
+    SCMP_SYS(symlinkat),  SCMP_SYS(linkat),    SCMP_SYS(unlinkat),    SCMP_SYS(renameat),    SCMP_SYS(renameat2),   SCMP_SYS(truncate),
     SCMP_SYS(ftruncate),  SCMP_SYS(fallocate), SCMP_SYS(utimensat),   SCMP_SYS(fsync),       SCMP_SYS(fdatasync),
     SCMP_SYS(getxattr),   SCMP_SYS(setxattr),  SCMP_SYS(listxattr),   SCMP_SYS(removexattr), SCMP_SYS(copy_file_range)};
 

@@ -33,7 +33,7 @@ void relay(int fuse, int stream) {
     ::shutdown(stream, SHUT_RDWR);
   });
   const auto read_exactly = [stream](char* into, std::size_t size) {
-    return ::recv(stream, into, size, MSG_WAITALL) == static_cast<ssize_t>(size);
+    return size == 0 || ::recv(stream, into, size, MSG_WAITALL) == static_cast<ssize_t>(size);
   };
   std::vector<char> message(kMaxMessage);
   fuse_out_header header{};
@@ -117,7 +117,7 @@ TEST_F(MountTest, OwnersPermissionsAndLinks) {
 
 TEST_F(MountTest, RenameTruncateSparseAndLongNames) {
   run("mkdir d e; echo x > d/f; mv d/f e/g; test \"$(cat e/g)\" = x; mv e d/e; test \"$(cat d/e/g)\" = x;"
-      "truncate -s 1G big; test $(stat -c %b big) -lt 64; echo end >> big; tail -c 4 big | grep -q end;"
+      "truncate -s 64M big; test $(stat -c %b big) -lt 64; echo end >> big; tail -c 4 big | grep -q end;"
       "cp --sparse=always big big2; cmp big big2; test $(stat -c %b big2) -lt 64; fallocate -p -o 0 -l 4096 big;"
       "n=$(printf '%0255d' 7); echo long > $n; test \"$(cat $n)\" = long; ! echo no > 0$n 2>/dev/null;"
       "b=$(printf 'a\\377b'); echo bytes > \"$b\"; ls | grep -qa \"$b\"; test \"$(cat \"$b\")\" = bytes; rm big big2");
