@@ -21,12 +21,17 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr const char* kProgram = "/usr/bin/dockerd";
+constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 constexpr const char* kGroup = "services";
 constexpr auto kPingInterval = 100ms;
 constexpr auto kFirstBackoff = 500ms;
 constexpr auto kLongestBackoff = 30'000ms;
 constexpr int kFailuresUntilFailed = 5;
+
+bool is_installed() {
+  const auto candidates = program_candidates("dockerd", kPath);
+  return std::ranges::any_of(candidates, [](const std::string& path) { return ::access(path.c_str(), X_OK) == 0; });
+}
 
 }  // namespace
 
@@ -48,9 +53,8 @@ Result<void> Docker::start() {
   const UniqueFd group = SBX_TRY(cgroups_.make(kGroup), "starting dockerd");
   SpawnPlan plan;
   plan.argv = {"dockerd"};
-  plan.candidates = {kProgram};
-  plan.environment = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-                      "LANG=C.UTF-8"};
+  plan.candidates = program_candidates("dockerd", kPath);
+  plan.environment = {"PATH=" + std::string(kPath), "HOME=/root", "LANG=C.UTF-8"};
   plan.user.home = "/root";
   plan.standard[1] = plan.standard[2] = log.get();
   plan.cgroup = group.get();

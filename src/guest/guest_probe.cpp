@@ -129,7 +129,9 @@ wire::Awaitable<void> run(std::vector<std::string> words, UniqueFd fd) {
   auto session = wire::Http2Session::client(std::move(port));
   asio::co_spawn(co_await asio::this_coro::executor, drive(session), asio::detached);
   if (words[2] == "call") {
-    const auto answer = co_await wire::call(*session, words.at(3), words.at(4), words.size() > 5 ? words[5] : "");
+    std::string body;
+    if (words.size() > 5) body = words[5];
+    const auto answer = co_await wire::call(*session, words.at(3), words.at(4), body);
     std::cout << (answer ? *answer : answer.error().describe()) << std::endl;
     exit_code = answer ? 0 : 1;
     session->close();
