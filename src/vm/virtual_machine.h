@@ -73,6 +73,7 @@ class VirtualMachine {
   // Loads QEMU's own stream from `fd` (pipe or file).
   Awaitable<Result<void>> load_stream(int fd, bool ignore_shared, Duration deadline);
 
+  // Also after a save: QEMU then refuses another save until the machine has run (resume, pause).
   Awaitable<Result<void>> resume();
   Awaitable<Result<void>> pause();
   // kTemplate, paused: writes the device state (0600); the RAM is in its file.

@@ -165,8 +165,27 @@ TEST_F(VirtualMachineTest, AMemoryImageIsSavedAndLoaded) {
       ASSERT_OK(co_await (*vm)->load_state(paths_.state()));
       ASSERT_OK(co_await (*vm)->resume());
       ASSERT_OK(co_await (*vm)->pause());
-      const Stopwatch watch("save memory image");
-      ASSERT_OK(co_await (*vm)->save_memory_image(image));
+      {
+        const Stopwatch watch("save memory image");
+        ASSERT_OK(co_await (*vm)->save_memory_image(image));
+      }
+      // A saved machine goes on only after a resume.
+      ASSERT_OK(co_await (*vm)->resume());
+      ASSERT_OK(co_await (*vm)->pause());
+      {
+        const Stopwatch watch("save memory image, template in the page cache");
+        ASSERT_OK(co_await (*vm)->save_memory_image(folder_.path() / "again.img"));
+      }
+      ASSERT_OK(co_await (*vm)->resume());
+      ASSERT_OK(co_await (*vm)->pause());
+      {
+        const Stopwatch watch("save full stream to a file");
+        const auto raw = open_file(folder_.path() / "raw", O_WRONLY | O_CREAT).value();
+        ASSERT_OK(co_await (*vm)->save_full_stream(raw.get()));
+        auto info = co_await (*vm)->qmp().execute("query-migrate");
+        ASSERT_OK(info);
+        std::cout << "  " << info->dump() << "\n";
+      }
       ASSERT_OK(co_await (*vm)->quit());
     }
     std::cout << "  memory image: " << fs::file_size(image) << " bytes\n";
