@@ -48,6 +48,12 @@ TEST_F(AcceleratorTest, ADeviceWithoutAHardwareModuleIsNotEnough) {
   EXPECT_EQ(runs_, 0);
 }
 
+TEST_F(AcceleratorTest, ACanaryThatCannotStartEndsInTime) {
+  host_.canary = canary_with(folder_.path() / "no-such-kernel", std::chrono::seconds(5));
+  const auto verdict = probe_accelerator(host_, {});
+  EXPECT_EQ(verdict.accelerator, Accelerator::kTcg) << verdict.reason;
+}
+
 TEST_F(AcceleratorTest, AMissingDeviceMeansEmulation) {
   std::filesystem::remove(host_.device);
   EXPECT_EQ(probe_accelerator(host_, {}).accelerator, Accelerator::kTcg);

@@ -1,6 +1,7 @@
 #include "vm/virtual_machine.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -68,6 +69,30 @@ Result<void> prepare_ram(const StartSpec& spec) {
   return require_readable_in_jail(spec.ram, spec.uid);
 }
 
+// QEMU before 9 (8.2, to be exact) can map a file privately only if it may write it. A QEMU that is taken over could
+// then change the template under all its clones, so each gets a copy of its own: slow, but safe.
+Result<void> copy_ram(StartSpec& spec) {
+  const auto size = static_cast<off_t>(spec.machine.memory_mib) * 1024 * 1024;
+  const auto source = SBX_TRY(open_file(spec.ram, O_RDONLY), "copying the template's RAM");
+  const fs::path path = spec.runtime_folder / "ram";
+  std::error_code ignored;
+  fs::remove(path, ignored);
+  const auto copy = SBX_TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL), "copying the template's RAM");
+  if (::ftruncate(copy.get(), size) != 0) return fail_errno("sizing a copy of the RAM", errno);
+  off_t at = 0;
+  while ((at = ::lseek(source.get(), at, SEEK_DATA)) >= 0) {
+    const off_t end = ::lseek(source.get(), at, SEEK_HOLE);
+    off_t to = at;
+    while (at < end) {
+      const ssize_t n = ::copy_file_range(source.get(), &at, copy.get(), &to, static_cast<std::size_t>(end - at), 0);
+      if (n <= 0) return fail_errno("copying the template's RAM", errno);
+    }
+  }
+  if (spec.uid && ::fchown(copy.get(), *spec.uid, *spec.uid) != 0) return fail_errno("giving away the RAM", errno);
+  spec.ram_in_jail = path;
+  return {};
+}
+
 Result<void> open_disks(StartSpec& spec, Inherited& inherited) {
   spec.machine.disk_chain.clear();
   for (const DiskFile& disk : spec.disks) {
@@ -99,9 +124,10 @@ Command qemu_command(StartSpec& spec) {
   JailSpec jail;
   jail.uid = spec.uid;
   if (uses_ram_file(spec.machine.purpose)) {
-    const bool writable = spec.machine.purpose == Purpose::kTemplate;
-    jail.binds.push_back({spec.ram, kJailRam, writable ? BindMode::kReadWrite : BindMode::kReadOnly});
-    spec.machine.ram_path = spec.jail ? kJailRam : spec.ram.string();
+    const fs::path& file = spec.ram_in_jail.empty() ? spec.ram : spec.ram_in_jail;
+    const bool writable = spec.machine.purpose == Purpose::kTemplate || !spec.ram_in_jail.empty();
+    jail.binds.push_back({file, kJailRam, writable ? BindMode::kReadWrite : BindMode::kReadOnly});
+    spec.machine.ram_path = spec.jail ? kJailRam : file.string();
   }
   if (!spec.kernel.empty()) {
     jail.binds.push_back({spec.kernel, kJailKernel});
@@ -181,6 +207,10 @@ Awaitable<Result<std::unique_ptr<VirtualMachine>>> VirtualMachine::start(StartSp
   Inherited inherited;
   SBX_CO_CHECK(open_disks(spec, inherited), "starting a VM");
   if (uses_ram_file(spec.machine.purpose)) SBX_CO_CHECK(prepare_ram(spec), "starting a VM");
+  spec.ram_in_jail.clear();
+  if (spec.machine.purpose == Purpose::kClone && spec.machine.qemu_major < 9) {
+    SBX_CO_CHECK(copy_ram(spec), "starting a VM");
+  }
   if (!spec.kernel.empty()) SBX_CO_CHECK(require_readable_in_jail(spec.kernel, spec.uid), "starting a VM");
   if (!spec.initramfs.empty()) SBX_CO_CHECK(require_readable_in_jail(spec.initramfs, spec.uid), "starting a VM");
   for (int i = 0; i < 3; ++i) {
@@ -219,10 +249,23 @@ Awaitable<Result<std::unique_ptr<VirtualMachine>>> VirtualMachine::start(StartSp
     error.message += "; it said: " + vm->log();
     co_return std::unexpected(std::move(error).while_doing("starting QEMU"));
   }
+  // QEMU has it open; nobody else needs its name.
+  std::error_code ignored;
+  if (!vm->spec_.ram_in_jail.empty()) fs::remove(vm->spec_.ram_in_jail, ignored);
   co_return std::move(vm);
 }
 
-VirtualMachine::~VirtualMachine() = default;
+VirtualMachine::~VirtualMachine() {
+  if (!process_.running()) return;
+  kill();
+  (void)process_.wait();
+}
+
+// QEMU itself, not the jail around it: when the jail's process has ended then, QEMU has let go of the disk.
+void VirtualMachine::kill() {
+  const auto pid = qemu_pid();
+  if (!pid || ::kill(*pid, SIGKILL) != 0) process_.kill(SIGKILL);
+}
 
 int VirtualMachine::pidfd() const { return process_.pidfd(); }
 pid_t VirtualMachine::jail_pid() const { return process_.pid(); }
@@ -380,7 +423,7 @@ Awaitable<Result<ExitStatus>> VirtualMachine::quit(Duration deadline) {
   auto ignored = co_await qmp_->execute("quit", std::move(none), -1, deadline);
   (void)ignored;  // QEMU may be gone before it has answered
   const bool ended = co_await process_ended(process_.pidfd(), deadline);
-  if (!ended) process_.kill(SIGKILL);
+  if (!ended) kill();
   SBX_CO_TRY(const auto status, reap(), "ending QEMU");
   if (!ended) co_return fail(ErrorCode::kTimeout, "QEMU did not end when asked to, and was killed");
   co_return status;

@@ -42,6 +42,7 @@ struct StartSpec {
   std::vector<DiskFile> disks;  // top first
   // kTemplate: created with memory_mib. kClone: the template's. Bound into the jail as /ram.
   std::filesystem::path ram;
+  std::filesystem::path ram_in_jail;  // filled in by start(): a private copy of `ram`, where QEMU < 9 needs one
   std::filesystem::path kernel;     // kTemplate, kBoot
   std::filesystem::path initramfs;  // kTemplate, kBoot; may be empty
   std::filesystem::path runtime_folder;  // where the ports' sockets are made; 0700
@@ -108,6 +109,7 @@ class VirtualMachine {
   Awaitable<Result<std::string>> hand_over(int fd);
   Awaitable<void> take_back();
   Result<ExitStatus> reap();
+  void kill();
 
   StartSpec spec_;
   UniqueFd log_;

@@ -203,6 +203,34 @@ TEST_F(VirtualMachineTest, AMemoryImageIsSavedAndLoaded) {
   }());
 }
 
+TEST_F(VirtualMachineTest, AnOlderQemuGetsACopyOfTheMemoryAndTheStateByName) {
+  run([&]() -> Awaitable<void> {
+    co_await build_template();
+    if (HasFailure()) co_return;
+    StartSpec spec = clone_spec("old");
+    spec.machine.qemu_major = 7;  // the way of speaking; the program is what is installed
+    auto vm = co_await VirtualMachine::start(std::move(spec));
+    ASSERT_OK(vm);
+    EXPECT_FALSE(fs::exists(folder_.path() / "old" / "ram"));
+    ASSERT_OK(co_await (*vm)->load_state(paths_.state()));
+    ASSERT_OK(co_await (*vm)->resume());
+    auto status = co_await (*vm)->status();
+    ASSERT_OK(status);
+    EXPECT_EQ(*status, "running");
+  }());
+}
+
+TEST_F(VirtualMachineTest, ADestroyedVmHasLetGoOfItsDisk) {
+  run([&]() -> Awaitable<void> {
+    co_await build_template();
+    if (HasFailure()) co_return;
+    for (int i = 0; i < 5; ++i) {
+      auto vm = co_await VirtualMachine::start(clone_spec("same"));
+      ASSERT_OK(vm);
+    }
+  }());
+}
+
 TEST_F(VirtualMachineTest, QemuSeesNothingButWhatItWasGiven) {
   run([&]() -> Awaitable<void> {
     auto vm = co_await VirtualMachine::start(template_spec());
