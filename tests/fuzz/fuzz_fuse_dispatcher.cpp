@@ -1,0 +1,98 @@
+// A hostile guest kernel against the FUSE dispatcher: the input is a series of requests, each an opcode, a node, a body
+// length and the body. Well-formed enough to get past the framing, which has its own checks; node ids and handles are
+// small numbers so that they often exist. The served folder is made anew for every input, and what is outside it must
+// be as it was afterwards.
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+
+#include "base/file.h"
+#include "files/dispatcher.h"
+
+namespace {
+
+using sbx::files::Dispatcher;
+namespace fs = std::filesystem;
+
+[[noreturn]] void broken(const char* what) {
+  std::fprintf(stderr, "promise broken: %s\n", what);
+  std::abort();
+}
+
+std::string message(std::uint32_t opcode, std::uint64_t node, std::string_view body) {
+  fuse_in_header header{};
+  header.len = static_cast<std::uint32_t>(sizeof(header) + body.size());
+  header.opcode = opcode;
+  header.unique = 7;
+  header.nodeid = node;
+  return std::string(reinterpret_cast<const char*>(&header), sizeof(header)).append(body);
+}
+
+const fs::path& top() {
+  static const auto folder = *sbx::TemporaryFolder::make("sbx-fuzz");
+  static const fs::path path = folder.path();
+  return path;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  // Sizes are the guest's to choose: SIGXFSZ ignored, they fail with EFBIG here.
+  const rlimit small{1U << 20U, 1U << 20U};
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  ::signal(SIGXFSZ, SIG_IGN);
+  return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto served = top() / "served";
+  const auto outside = top() / "outside";
+  fs::remove_all(served);
+  fs::create_directories(served / "d");
+  if (!fs::exists(outside) && !sbx::write_file_atomically(outside, "untouched")) broken("cannot set up");
+  fs::create_symlink("../outside", served / "l");
+
+  std::vector<sbx::files::Workspace> workspaces;
+  workspaces.push_back(*sbx::files::open_workspace({0, served.string(), false}));
+  Dispatcher dispatcher(std::move(workspaces), {.handles = 16, .nodes = {.nodes = 64, .descriptors = 3}, .cache = {}});
+  const std::uint32_t init[16] = {FUSE_KERNEL_VERSION, FUSE_KERNEL_MINOR_VERSION, 1U << 20U, ~0U};
+  (void)dispatcher.handle(message(FUSE_INIT, 0, {reinterpret_cast<const char*>(init), sizeof(init)}));
+  (void)dispatcher.handle(message(FUSE_LOOKUP, 1, std::string_view("0\0", 2)));
+  for (const auto name : {"d", "l"}) (void)dispatcher.handle(message(FUSE_LOOKUP, 2, std::string(name) + '\0'));
+
+  std::string_view input(reinterpret_cast<const char*>(data), size);
+  for (int requests = 0; input.size() >= 3 && requests < 64; ++requests) {
+    const auto opcode = static_cast<std::uint8_t>(input[0]) % 64U;
+    const auto node = static_cast<std::uint8_t>(input[1]) % 16U;
+    const std::size_t length = std::min<std::size_t>(static_cast<std::uint8_t>(input[2]), input.size() - 3);
+    const auto reply = dispatcher.handle(message(opcode, node, input.substr(3, length)));
+    if (!reply) broken("well framed, and yet the session ended");
+    if (!reply->empty()) {
+      fuse_out_header header{};
+      if (reply->size() < sizeof(header) || reply->size() > sbx::files::kMaxMessage) broken("a reply's size");
+      std::memcpy(&header, reply->data(), sizeof(header));
+      if (header.len != reply->size() || header.unique != 7 || header.error > 0 || header.error < -4095) broken("a reply's header");
+    }
+    input.remove_prefix(3 + length);
+  }
+  if (dispatcher.nodes().size() > 64 || dispatcher.open_handles() > 16) broken("a bound");
+  const auto text = sbx::read_file(outside);
+  if (!text || *text != "untouched" || fs::hard_link_count(outside) != 1) broken("a file outside was reached");
+  if (std::distance(fs::directory_iterator(top()), {}) != 2) broken("something was made outside");
+  for (const auto& entry : fs::recursive_directory_iterator(served)) {
+    struct stat status {};
+    if (::lstat(entry.path().c_str(), &status) != 0) continue;
+    if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) broken("a device node");
+    if ((status.st_mode & 06000U) != 0) broken("a setuid or setgid bit");
+  }
+  return 0;
+}
