@@ -64,7 +64,7 @@ Result<void> Docker::start() {
 }
 
 Awaitable<void> Docker::run() {
-  if (::access(kProgram, X_OK) != 0) co_return disable();
+  if (!is_installed()) co_return disable();
   std::chrono::milliseconds backoff = kFirstBackoff;
   for (int failures = 0; !stopping_.is_set();) {
     state_ = failures < kFailuresUntilFailed ? State::kStarting : State::kFailed;
