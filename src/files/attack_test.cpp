@@ -3,6 +3,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "files/fuse_client_test_support.h"
 
 namespace sbx::files {
@@ -94,6 +96,32 @@ TEST(Attack, AFolderThatIsMovedOutOfTheWorkspaceIsOutOfReach) {
   EXPECT_EQ(client.create(inner, "g").error, ESTALE);
   EXPECT_EQ(client.open(file, O_RDONLY).error, ESTALE);
   EXPECT_EQ(client.rename(folder, "f", client.ws0(), "f").error, ESTALE);
+}
+
+// A folder and a symlink to outside change places as fast as they can, by renames on the host, while the guest walks.
+TEST(Attack, ARenameRaceNeverLeadsOutside) {
+  FuseClient client(Dispatcher::Limits{.handles = 16, .nodes = {.nodes = 1000, .descriptors = 1}, .cache = {}});
+  std::filesystem::create_directory(client.host("d"));
+  std::filesystem::create_symlink(client.folder() / "outside", client.host("l"));
+  ASSERT_TRUE(write_file_atomically(client.host("d/f"), "inside"));
+  ASSERT_TRUE(write_file_atomically(client.folder() / "outside/f", "SECRET"));
+  std::jthread swapper([a = client.host("d"), b = client.host("l")](const std::stop_token& stop) {
+    while (!stop.stop_requested()) ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE);
+  });
+  int walked = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const auto folder = client.lookup(client.ws0(), "d");
+    if (folder.error != 0) continue;
+    const auto file = client.lookup(folder.node(), "f");
+    if (file.error != 0) continue;
+    const auto opened = client.open(file.node(), O_RDWR);
+    if (opened.error != 0) continue;
+    const auto handle = opened.as<fuse_open_out>().fh;
+    ASSERT_EQ(client.read(file.node(), handle, 0, 100).payload, "inside");
+    client.release(file.node(), handle);
+    ++walked;
+  }
+  EXPECT_GT(walked, 0);
 }
 
 TEST(Attack, NodesAndHandlesThatWereNeverGivenOrAreGoneFindNothing) {

@@ -135,6 +135,14 @@ TEST_F(MountTest, HundredsOfFilesOverAFewDescriptors) {
       "cat $(find . -type f) | sort -u | wc -l | grep -qx 800; rm -r d*; test -z \"$(ls)\"");
 }
 
+TEST_F(MountTest, ManyProcessesAtOnce) {
+  run("git init -q o; cd o; git config user.email a@b; git config user.name n; for i in $(seq 100); do echo $i > f$i; done;"
+      "git add .; git commit -qm x; cd ..; for i in 1 2 3 4 5 6; do (git clone -q o c$i && cd c$i && cat f* | wc -l > ../n$i &&"
+      "for j in $(seq 50); do echo $j > t; mv t u; ln u v$j; done; rm -r ../c$i) & done; wait;"
+      "test \"$(cat n* | sort -u)\" = 100; test \"$(ls -d c* 2>/dev/null)\" = ''; for i in $(seq 200); do echo $i >> log & done; wait;"
+      "test $(wc -l < log) = 200");
+}
+
 TEST_F(MountTest, ReadOnlyWorkspaceAndSingleFile) {
   ASSERT_TRUE(write_file_atomically(folder_.path() / "ws1/r", "ro\n", 0666));
   run("test \"$(cat ../1/r)\" = ro; ! sh -c 'echo x > ../1/r' 2>/dev/null; ! mkdir ../1/d 2>/dev/null; ! rm -f ../1/r 2>/dev/null;"

@@ -33,20 +33,28 @@ Result<Workspace> open_workspace(const WorkspaceSpec& spec) {
   if (!S_ISDIR(status->stx_mode) && !S_ISREG(status->stx_mode)) {
     return fail(ErrorCode::kInvalid, "workspace " + spec.path + " is neither a folder nor a regular file");
   }
+  const auto location = location_of(fd.get());
+  if (!location) return fail_errno("finding the place of workspace " + spec.path, location.error());
   Workspace workspace;
   workspace.index = spec.index;
   workspace.readonly = spec.readonly;
   workspace.root = std::make_shared<const UniqueFd>(std::move(fd));
   workspace.status = *status;
+  workspace.location = *location;
   return workspace;
 }
 
 bool Workspace::holds(int fd) const {
-  const auto top = location_of(root->get());
   const auto place = location_of(fd);
-  if (!top || !place) return false;
-  if (*top == "/") return place->starts_with('/');
-  return place->starts_with(*top) && (place->size() == top->size() || (*place)[top->size()] == '/');
+  if (!place) return false;
+  const auto beneath = [&](const std::string& top) {
+    if (top == "/") return place->starts_with('/');
+    return place->starts_with(top) && (place->size() == top.size() || (*place)[top.size()] == '/');
+  };
+  if (beneath(location)) return true;
+  // Outside, unless the workspace as a whole has moved.
+  const auto top = location_of(root->get());
+  return top && *top != location && beneath(*top);
 }
 
 }  // namespace sbx::files

@@ -24,6 +24,7 @@ struct Workspace {
   bool readonly = false;
   SharedFd root;
   struct statx status {};
+  std::string location;  // where the root was when it was opened
 
   // Whether `fd` is at or below the root now. A folder that the user moves out of the workspace is out of the guest's
   // reach from then on, even where the server still holds its fd.
