@@ -1,6 +1,7 @@
 // sbx-guest-probe: speaks the control protocol to a guest, for tests by hand.
 //   sbx-guest-probe SOCKET call METHOD PATH [BODY]
 //   sbx-guest-probe SOCKET exec HEAD_JSON [COPIES]   stdin, stdout, stderr and the exit status are the command's
+//   sbx-guest-probe SOCKET exec HEAD_JSON 1 MS PATH BODY   and POST PATH after MS milliseconds, in the same session
 //   sbx-guest-probe SOCKET abandon HEAD_JSON MS      resets the stream after MS milliseconds
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -96,6 +97,15 @@ wire::Awaitable<void> exec_copy(wire::Http2Session& session, std::string head, s
   if (--left == 0) session.close();
 }
 
+wire::Awaitable<void> post_later(std::shared_ptr<wire::Http2Session> session, int after_ms, std::string path,
+                                 std::string body) {
+  asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(after_ms));
+  co_await timer.async_wait(asio::use_awaitable);
+  std::string method = "POST";
+  const auto answer = co_await wire::call(*session, method, path, body);
+  std::cerr << "[" << path << ": " << (answer ? *answer : answer.error().describe()) << "]\n";
+}
+
 wire::Awaitable<void> abandon(wire::Http2Session& session, std::string head, int after_ms) {
   auto stream = session.open({"POST", "/exec", 0, {}}, false);
   if (!stream) co_return;
@@ -146,6 +156,10 @@ wire::Awaitable<void> run(std::vector<std::string> words, UniqueFd fd) {
     for (int i = 0, copies = left; i < copies; ++i) {
       if (copies > 1) head["id"] = id + "-" + std::to_string(i);
       asio::co_spawn(co_await asio::this_coro::executor, exec_copy(*session, head.dump(), input), asio::detached);
+    }
+    if (words.size() > 7) {
+      asio::co_spawn(co_await asio::this_coro::executor,
+                     post_later(session, std::stoi(words[5]), words[6], words[7]), asio::detached);
     }
     while (left > 0) {
       asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(20));
