@@ -61,7 +61,7 @@ struct MachineSpec {
 std::vector<std::string> qemu_arguments(const MachineSpec& spec);
 
 // The kernel command line every guest boots with.
-std::string default_kernel_arguments(Accelerator accelerator, int qemu_major);
+std::string default_kernel_arguments(Accelerator accelerator, int qemu_major, Purpose purpose = Purpose::kTemplate);
 
 // The command line with all descriptors and paths blanked: what a template's identity hashes.
 std::string canonical_command_line(MachineSpec spec);

@@ -68,6 +68,7 @@ TEST(MachineSpec, ASandboxsDiskHonoursFlushesAndOpensNoPath) {
   EXPECT_THAT(arguments, Contains("driver=raw,node-name=disk2,file=file2,read-only=on"));
   EXPECT_EQ(after(arguments, "-object"), "memory-backend-ram,id=ram,size=2048M");
   EXPECT_THAT(arguments, Not(Contains(HasSubstr("no-flush"))));
+  EXPECT_THAT(after(arguments, "-append"), Not(HasSubstr("init_on_free"))) << "it would touch all memory at each boot";
 }
 
 TEST(MachineSpec, ThePortsAreListeningSocketsWithNumbersAndNames) {

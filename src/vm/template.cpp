@@ -80,10 +80,9 @@ Result<TemplateManifest> manifest_from(const json& document) {
   }
 }
 
-// A zero page in the file becomes a hole: init_on_free=1 has written every page once, and holes cost no disk.
-Result<void> dig_holes(int fd) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) return fail_errno("stat of the RAM file", errno);
+// Calls `visit(offset, bytes, is_zero)` for each run of pages that are all zero, or all not, where the file has data.
+template <typename Visit>
+Result<void> for_each_run(int fd, Visit visit) {
   std::vector<char> chunk(1U << 20U);
   constexpr std::size_t kPage = 4096;
   static const std::array<char, kPage> kZero{};
@@ -91,26 +90,30 @@ Result<void> dig_holes(int fd) {
   while ((begin = ::lseek(fd, begin, SEEK_DATA)) >= 0) {
     const ssize_t n = ::pread(fd, chunk.data(), chunk.size(), begin);
     if (n <= 0) return fail_errno("reading the RAM file", errno);
-    const auto pages = static_cast<std::size_t>(n) / kPage;
-    std::size_t run = 0;  // zero pages up to `page`
-    for (std::size_t page = 0; page <= pages; ++page) {
-      if (page < pages && std::memcmp(chunk.data() + page * kPage, kZero.data(), kPage) == 0) {
-        ++run;
-        continue;
-      }
-      if (run > 0) {
-        const off_t at = begin + static_cast<off_t>((page - run) * kPage);
-        if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(run * kPage)) != 0) {
-          if (errno == EOPNOTSUPP) return {};  // it only costs space
-          return fail_errno("digging a hole into the RAM file", errno);
-        }
-      }
-      run = 0;
+    const auto pages = static_cast<std::size_t>(n) / kPage;  // its size is a multiple of a page's
+    const auto is_zero = [&](std::size_t page) { return std::memcmp(chunk.data() + page * kPage, kZero.data(), kPage) == 0; };
+    for (std::size_t page = 0; page < pages;) {
+      const bool zero = is_zero(page);
+      std::size_t end = page + 1;
+      while (end < pages && is_zero(end) == zero) ++end;
+      const std::string_view bytes(chunk.data() + page * kPage, (end - page) * kPage);
+      SBX_CHECK(visit(begin + static_cast<off_t>(page * kPage), bytes, zero), "walking through the RAM file");
+      page = end;
     }
     begin += n;
   }
   if (errno != ENXIO) return fail_errno("looking for data in the RAM file", errno);
   return {};
+}
+
+// A zero page in the file becomes a hole: init_on_free=1 has written every page once, and holes cost no disk.
+Result<void> dig_holes(int fd) {
+  return for_each_run(fd, [fd](off_t at, std::string_view bytes, bool zero) -> Result<void> {
+    if (!zero) return {};
+    if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(bytes.size())) == 0) return {};
+    if (errno == EOPNOTSUPP) return {};  // it only costs space
+    return fail_errno("digging a hole into the RAM file", errno);
+  });
 }
 
 Result<void> seal_file(const std::filesystem::path& path, bool holes) {
@@ -123,6 +126,23 @@ Result<void> seal_file(const std::filesystem::path& path, bool holes) {
 }
 
 }  // namespace
+
+Result<void> copy_without_zeros(int from, int to) {
+  struct stat status {};
+  if (::fstat(from, &status) != 0) return fail_errno("stat of the RAM", errno);
+  if (::ftruncate(to, status.st_size) != 0) return fail_errno("sizing the RAM file", errno);
+  return for_each_run(from, [to](off_t at, std::string_view bytes, bool zero) -> Result<void> {
+    if (zero) return {};
+    while (!bytes.empty()) {
+      const ssize_t n = ::pwrite(to, bytes.data(), bytes.size(), at);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return fail_errno("writing the RAM file", errno);
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+      at += n;
+    }
+    return {};
+  });
+}
 
 std::string template_id(const TemplateKey& key) { return sha256(key_to_json(key).dump()).substr(0, 32); }
 

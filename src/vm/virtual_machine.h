@@ -40,9 +40,10 @@ struct StartSpec {
   // Purpose, accelerator, sizes, append. Descriptors and paths in it are filled in by start().
   MachineSpec machine;
   std::vector<DiskFile> disks;  // top first
-  // kTemplate: created with memory_mib. kClone: the template's. Bound into the jail as /ram.
+  // kTemplate: made by save_template_state (or at start, if /dev/shm has no room to build it in). kClone: the
+  // template's. Bound into the jail as /ram.
   std::filesystem::path ram;
-  std::filesystem::path ram_in_jail;  // filled in by start(): a private copy of `ram`, where QEMU < 9 needs one
+  std::filesystem::path ram_in_jail;  // filled in by start(), if QEMU gets another file than `ram`
   std::filesystem::path kernel;     // kTemplate, kBoot
   std::filesystem::path initramfs;  // kTemplate, kBoot; may be empty
   std::filesystem::path runtime_folder;  // where the ports' sockets are made; 0700
@@ -77,7 +78,8 @@ class VirtualMachine {
   // Also after a save: QEMU then refuses another save until the machine has run (resume, pause).
   Awaitable<Result<void>> resume();
   Awaitable<Result<void>> pause();
-  // kTemplate, paused: writes the device state (0600); the RAM is in its file.
+  // kTemplate, paused: writes the device state (0600), and the RAM if it is not in its file already (blocking, about a
+  // second). Once; seal_template comes next.
   Awaitable<Result<void>> save_template_state(std::filesystem::path state,
                                               Duration deadline = std::chrono::seconds(60));
   // Paused: QEMU's whole migration stream, RAM included, into `fd` (a pipe's writing end or a file).
@@ -112,6 +114,7 @@ class VirtualMachine {
   void kill();
 
   StartSpec spec_;
+  UniqueFd ram_;  // kTemplate built in /dev/shm
   UniqueFd log_;
   Subprocess process_;
   std::unique_ptr<QmpClient> qmp_;
