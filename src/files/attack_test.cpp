@@ -35,7 +35,8 @@ TEST(Attack, NamesThatAreNotOneComponentAreRefusedEverywhere) {
 TEST(Attack, SymlinksAreNeverFollowed) {
   FuseClient client;
   ASSERT_TRUE(write_file_atomically(client.folder() / "outside/secret", "secret"));
-  for (const auto& text : {(client.folder() / "outside").string(), std::string("../outside"), std::string("/proc/self/root")}) {
+  for (const auto& text :
+       {(client.folder() / "outside").string(), std::string("../outside"), std::string("/proc/self/root")}) {
     const auto made = client.ask(FUSE_SYMLINK, client.ws0(), name_of("link") + name_of(text));
     ASSERT_EQ(made.error, 0);
     EXPECT_EQ(client.ask(FUSE_READLINK, made.node(), "").payload, text);
@@ -127,7 +128,8 @@ TEST(Attack, ARenameRaceNeverLeadsOutside) {
 TEST(Attack, NodesAndHandlesThatWereNeverGivenOrAreGoneFindNothing) {
   FuseClient client;
   constexpr NodeId kGeneration = NodeId{1} << 32U;
-  for (const NodeId id : {NodeId{0}, NodeId{4}, NodeId{100}, ~NodeId{0}, client.ws0() | kGeneration, NodeId{1} | kGeneration}) {
+  for (const NodeId id :
+       {NodeId{0}, NodeId{4}, NodeId{100}, ~NodeId{0}, client.ws0() | kGeneration, NodeId{1} | kGeneration}) {
     EXPECT_EQ(client.getattr(id).error, ESTALE) << id;
     EXPECT_EQ(client.lookup(id, "x").error, ESTALE) << id;
     EXPECT_EQ(client.opendir(id).error, ESTALE) << id;

@@ -23,7 +23,8 @@ Outcome<UniqueFd> open_beneath(int folder, const std::string& name, int flags, m
   while (true) {
     const long fd = ::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof(how));
     if (fd >= 0) return UniqueFd(static_cast<int>(fd));
-    // EAGAIN: a rename elsewhere made the kernel unsure whether the walk stayed beneath; to be tried again (openat2(2)).
+    // EAGAIN: a rename elsewhere made the kernel unsure whether the walk stayed beneath; to be tried again
+    // (openat2(2)).
     if (errno != EINTR && errno != EAGAIN) return std::unexpected(errno);
   }
 }

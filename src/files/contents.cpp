@@ -123,7 +123,8 @@ int Dispatcher::op_read(const Request& request, Reply& reply) {
   char* into = reply.extend(in.size);
   std::size_t filled = 0;
   while (filled < in.size) {
-    const ssize_t got = ::pread(handle->fd.get(), into + filled, in.size - filled, static_cast<off_t>(in.offset + filled));
+    const ssize_t got =
+        ::pread(handle->fd.get(), into + filled, in.size - filled, static_cast<off_t>(in.offset + filled));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return errno;
     if (got == 0) break;

@@ -1,6 +1,6 @@
-// The FUSE server as an object that turns one request message into one reply message. The guest's kernel is not trusted:
-// each opcode has a row in a table that says how long its body must be, every node, handle, name and size is checked
-// before it is used, and what the guest can make the server hold is bounded by Limits.
+// The FUSE server as an object that turns one request message into one reply message. The guest's kernel is not
+// trusted: each opcode has a row in a table that says how long its body must be, every node, handle, name and size is
+// checked before it is used, and what the guest can make the server hold is bounded by Limits.
 //
 // Node 1 is a synthetic read-only folder whose entries are the workspaces, named by index. Links and renames across
 // workspaces are EXDEV. Locks, polls and ioctls stay in the guest's kernel (ENOSYS here).

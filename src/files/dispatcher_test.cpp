@@ -61,7 +61,10 @@ TEST(Dispatcher, AppendsAtTheHostsEndOfFile) {
   FuseClient client;
   const auto created = client.create(client.ws0(), "log");
   ASSERT_TRUE(write_file_atomically(client.folder() / "outside/x", "from the host;"));
-  { UniqueFd host(::open(client.host("log").c_str(), O_WRONLY)); ASSERT_TRUE(write_all(host.get(), "host;")); }
+  {
+    UniqueFd host(::open(client.host("log").c_str(), O_WRONLY));
+    ASSERT_TRUE(write_all(host.get(), "host;"));
+  }
   client.write(created.node(), FuseClient::handle_of(created), 0, "guest", O_APPEND);
   EXPECT_EQ(*read_file(client.host("log")), "host;guest");
 }
@@ -173,7 +176,10 @@ TEST(Dispatcher, UserAttributesOnly) {
   EXPECT_EQ(set("system.posix_acl_access", "x"), EOPNOTSUPP);
   EXPECT_EQ(set("trusted.x", "x"), EOPNOTSUPP);
   EXPECT_EQ(client.ask(FUSE_GETXATTR, file, bytes_of(fuse_getxattr_in{100, 0}) + name_of("user.key")).payload, "value");
-  EXPECT_EQ(client.ask(FUSE_GETXATTR, file, bytes_of(fuse_getxattr_in{0, 0}) + name_of("user.key")).as<fuse_getxattr_out>().size, 5U);
+  EXPECT_EQ(client.ask(FUSE_GETXATTR, file, bytes_of(fuse_getxattr_in{0, 0}) + name_of("user.key"))
+                .as<fuse_getxattr_out>()
+                .size,
+            5U);
   EXPECT_EQ(client.ask(FUSE_GETXATTR, file, bytes_of(fuse_getxattr_in{2, 0}) + name_of("user.key")).error, ERANGE);
   EXPECT_EQ(client.ask(FUSE_LISTXATTR, file, bytes_of(fuse_getxattr_in{100, 0})).payload, name_of("user.key"));
   EXPECT_EQ(client.ask(FUSE_REMOVEXATTR, file, name_of("user.key")).error, 0);

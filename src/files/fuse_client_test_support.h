@@ -50,7 +50,8 @@ inline std::string message(std::uint32_t opcode, NodeId node, std::string_view b
 
 class FuseClient {
  public:
-  // Workspaces "0" (read-write) and "1" (read-only), under folder() / "ws0" and "ws1"; folder() / "outside" is not served.
+  // Workspaces "0" (read-write) and "1" (read-only), under folder() / "ws0" and "ws1"; folder() / "outside" is not
+  // served.
   explicit FuseClient(Dispatcher::Limits limits = {}) : folder_(*TemporaryFolder::make("sbx-files-test")) {
     for (const auto* name : {"ws0", "ws1", "outside"}) std::filesystem::create_directory(folder_.path() / name);
     std::vector<Workspace> workspaces;
@@ -103,7 +104,8 @@ class FuseClient {
   }
   Answer open(NodeId node, std::uint32_t flags) { return ask(FUSE_OPEN, node, bytes_of(fuse_open_in{flags, 0})); }
   Answer opendir(NodeId node) { return ask(FUSE_OPENDIR, node, bytes_of(fuse_open_in{})); }
-  Answer write(NodeId node, std::uint64_t handle, std::uint64_t offset, std::string_view data, std::uint32_t flags = 0) {
+  Answer write(NodeId node, std::uint64_t handle, std::uint64_t offset, std::string_view data,
+               std::uint32_t flags = 0) {
     fuse_write_in in{};
     in.fh = handle;
     in.offset = offset;
@@ -111,7 +113,8 @@ class FuseClient {
     in.flags = flags;
     return ask(FUSE_WRITE, node, bytes_of(in) + std::string(data));
   }
-  Answer read(NodeId node, std::uint64_t handle, std::uint64_t offset, std::uint32_t size, std::uint32_t opcode = FUSE_READ) {
+  Answer read(NodeId node, std::uint64_t handle, std::uint64_t offset, std::uint32_t size,
+              std::uint32_t opcode = FUSE_READ) {
     fuse_read_in in{};
     in.fh = handle;
     in.offset = offset;

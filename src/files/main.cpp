@@ -85,7 +85,8 @@ Result<UniqueFd> connect_port(const Options& options) {
   }
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (options.port_socket.size() >= sizeof(address.sun_path)) return fail(ErrorCode::kInvalid, "--port-socket is too long");
+  if (options.port_socket.size() >= sizeof(address.sun_path))
+    return fail(ErrorCode::kInvalid, "--port-socket is too long");
   options.port_socket.copy(address.sun_path, options.port_socket.size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail_errno("socket", errno);

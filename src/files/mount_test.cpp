@@ -107,8 +107,10 @@ class MountTest : public testing::Test {
 };
 
 TEST_F(MountTest, OwnersPermissionsAndLinks) {
-  run("test \"$(stat -c %u:%g .)\" = 1000:1000; echo hi > a; chmod 640 a; test \"$(stat -c %a:%u:%g a)\" = 640:1000:1000;"
-      "chown 1000:1000 a; ! chown 0 a 2>/dev/null; ln a b; test \"$(stat -c %h b)\" = 2; ln -s a c; test \"$(cat c)\" = hi;"
+  run("test \"$(stat -c %u:%g .)\" = 1000:1000; echo hi > a; chmod 640 a; test \"$(stat -c %a:%u:%g a)\" = "
+      "640:1000:1000;"
+      "chown 1000:1000 a; ! chown 0 a 2>/dev/null; ln a b; test \"$(stat -c %h b)\" = 2; ln -s a c; test \"$(cat c)\" "
+      "= hi;"
       "test \"$(stat -c %i a)\" = \"$(stat -c %i b)\"; chmod 4755 a; test \"$(stat -c %a a)\" = 755;"
       "! mknod d c 1 3 2>/dev/null; mkfifo f; (echo through > f &); test \"$(cat f)\" = through; umask 077; : > g;"
       "test \"$(stat -c %a g)\" = 600");
@@ -136,17 +138,22 @@ TEST_F(MountTest, HundredsOfFilesOverAFewDescriptors) {
 }
 
 TEST_F(MountTest, ManyProcessesAtOnce) {
-  run("git init -q o; cd o; git config user.email a@b; git config user.name n; for i in $(seq 100); do echo $i > f$i; done;"
-      "git add .; git commit -qm x; cd ..; for i in 1 2 3 4 5 6; do (git clone -q o c$i && cd c$i && cat f* | wc -l > ../n$i &&"
+  run("git init -q o; cd o; git config user.email a@b; git config user.name n; for i in $(seq 100); do echo $i > f$i; "
+      "done;"
+      "git add .; git commit -qm x; cd ..; for i in 1 2 3 4 5 6; do (git clone -q o c$i && cd c$i && cat f* | wc -l > "
+      "../n$i &&"
       "for j in $(seq 50); do echo $j > t; mv t u; ln u v$j; done; rm -r ../c$i) & done; wait;"
-      "test \"$(cat n* | sort -u)\" = 100; test \"$(ls -d c* 2>/dev/null)\" = ''; for i in $(seq 200); do echo $i >> log & done; wait;"
+      "test \"$(cat n* | sort -u)\" = 100; test \"$(ls -d c* 2>/dev/null)\" = ''; for i in $(seq 200); do echo $i >> "
+      "log & done; wait;"
       "test $(wc -l < log) = 200");
 }
 
 TEST_F(MountTest, ReadOnlyWorkspaceAndSingleFile) {
   ASSERT_TRUE(write_file_atomically(folder_.path() / "ws1/r", "ro\n", 0666));
-  run("test \"$(cat ../1/r)\" = ro; ! sh -c 'echo x > ../1/r' 2>/dev/null; ! mkdir ../1/d 2>/dev/null; ! rm -f ../1/r 2>/dev/null;"
-      "test \"$(cat ../2)\" = 'one file'; echo two > ../2; ! mkdir ../3 2>/dev/null; test \"$(ls ..)\" = \"$(printf '0\\n1\\n2')\";"
+  run("test \"$(cat ../1/r)\" = ro; ! sh -c 'echo x > ../1/r' 2>/dev/null; ! mkdir ../1/d 2>/dev/null; ! rm -f ../1/r "
+      "2>/dev/null;"
+      "test \"$(cat ../2)\" = 'one file'; echo two > ../2; ! mkdir ../3 2>/dev/null; test \"$(ls ..)\" = \"$(printf "
+      "'0\\n1\\n2')\";"
       "echo y > y; mv y ../1/y 2>/dev/null && exit 1; ! ln y ../2x 2>/dev/null");
   EXPECT_EQ(*read_file(folder_.path() / "file"), "two\n");
 }
@@ -162,24 +169,29 @@ TEST_F(MountTest, HostChangesAreSeenAtOnce) {
 TEST_F(MountTest, Mmap) {
   run("python3 -c '\nimport mmap, os\nf = open(\"m\", \"w+b\"); f.truncate(3 << 20)\nm = mmap.mmap(f.fileno(), 0)\n"
       "m[0:5] = b\"hello\"; m[2000000:2000003] = b\"mid\"; m.flush(); m.close(); f.close()\n"
-      "d = open(\"m\", \"rb\").read(); assert d[:5] == b\"hello\" and d[2000000:2000003] == b\"mid\" and len(d) == 3 << 20\n"
+      "d = open(\"m\", \"rb\").read(); assert d[:5] == b\"hello\" and d[2000000:2000003] == b\"mid\" and len(d) == 3 "
+      "<< 20\n"
       "os.setxattr(\"m\", \"user.k\", b\"v\" * 1000); assert os.getxattr(\"m\", \"user.k\") == b\"v\" * 1000\n"
-      "assert os.listxattr(\"m\") == [\"user.k\"]; os.removexattr(\"m\", \"user.k\"); assert os.listxattr(\"m\") == []\n"
+      "assert os.listxattr(\"m\") == [\"user.k\"]; os.removexattr(\"m\", \"user.k\"); assert os.listxattr(\"m\") == "
+      "[]\n"
       "d = os.open(\".\", os.O_RDONLY); os.fsync(d)\n'");
   EXPECT_EQ(std::filesystem::file_size(host("m")), 3U << 20U);
 }
 
 TEST_F(MountTest, GitMakeSqliteAndNode) {
   run("git init -q repo; cd repo; git config user.email a@b; git config user.name n;"
-      "i=0; while [ $i -lt 60 ]; do echo $i > file$i; i=$((i+1)); done; git add .; git commit -qm one; git checkout -qb side;"
+      "i=0; while [ $i -lt 60 ]; do echo $i > file$i; i=$((i+1)); done; git add .; git commit -qm one; git checkout "
+      "-qb side;"
       "echo more >> file1; git mv file2 moved; git commit -qam two; git checkout -q -; git merge -q side; git gc -q;"
       "git fsck --strict; git clone -q . ../clone; test -z \"$(git status --porcelain)\"");
-  run("printf 'all: out\\nout: in\\n\\tcat in > out\\n' > Makefile; echo 1 > in; make -s; test \"$(cat out)\" = 1; make -q;"
+  run("printf 'all: out\\nout: in\\n\\tcat in > out\\n' > Makefile; echo 1 > in; make -s; test \"$(cat out)\" = 1; "
+      "make -q;"
       "sleep 0.02; echo 2 > in; make -s; test \"$(cat out)\" = 2");
   run("sqlite3 db 'pragma journal_mode=wal; create table t(x); insert into t values(1);' >/dev/null;"
       "for i in 1 2 3 4; do sqlite3 -cmd '.timeout 5000' db 'insert into t select x+1 from t' & done; wait;"
       "test \"$(sqlite3 db 'select count(*) from t; pragma integrity_check')\" = \"$(printf '16\\nok')\"");
-  run("mkdir -p node_modules/m; echo 'exports.x=41' > node_modules/m/index.js; echo \"console.log(require('m').x+1)\" > a.js;"
+  run("mkdir -p node_modules/m; echo 'exports.x=41' > node_modules/m/index.js; echo \"console.log(require('m').x+1)\" "
+      "> a.js;"
       "test \"$(node a.js)\" = 42");
 }
 

@@ -183,7 +183,8 @@ int Dispatcher::op_link(const Request& request, Reply& reply) {
   if (existing->node->workspace != parent->node->workspace) return EXDEV;
   if (existing->node->is_folder()) return EPERM;
   // AT_SYMLINK_FOLLOW follows the magic link to our own fd, and no further: a symlink is linked itself.
-  if (::linkat(AT_FDCWD, descriptor_path(existing->get()).c_str(), parent->get(), name->c_str(), AT_SYMLINK_FOLLOW) != 0) {
+  if (::linkat(AT_FDCWD, descriptor_path(existing->get()).c_str(), parent->get(), name->c_str(), AT_SYMLINK_FOLLOW) !=
+      0) {
     return errno;
   }
   return reply_with_entry(*parent, *name, reply);

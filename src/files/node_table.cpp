@@ -137,7 +137,8 @@ void NodeTable::forget(NodeId id, std::uint64_t lookups) {
 }
 
 void NodeTable::free_if_unused(Node* node) {
-  while (node != nullptr && node->used && !node->root && node->lookups == 0 && node->children == 0 && node->handles == 0) {
+  while (node != nullptr && node->used && !node->root && node->lookups == 0 && node->children == 0 &&
+         node->handles == 0) {
     Node* parent = node->parent;
     unindex(*node);
     set_fd(*node, nullptr);

@@ -26,7 +26,8 @@ class Server : public testing::Test {
     theirs.reset();
     const auto syn = receive(wire::kResyncMagic.size() + wire::kNonceSize);
     ASSERT_TRUE(syn.starts_with(wire::kResyncMagic));
-    send("left over from an earlier session" + std::string(wire::kResyncEchoMagic) + syn.substr(wire::kResyncMagic.size()));
+    send("left over from an earlier session" + std::string(wire::kResyncEchoMagic) +
+         syn.substr(wire::kResyncMagic.size()));
   }
 
   void send(std::string_view bytes) { ASSERT_TRUE(write_all(port_.get(), bytes)); }
@@ -100,10 +101,12 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + "abc").error, 0);
   write.flags = O_APPEND;
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + "def").error, 0);
-  for (const std::uint32_t flags : {0, 1}) EXPECT_EQ(ask(FUSE_FSYNC, file, bytes_of(fuse_fsync_in{handle, flags, 0})).error, 0);
+  for (const std::uint32_t flags : {0, 1})
+    EXPECT_EQ(ask(FUSE_FSYNC, file, bytes_of(fuse_fsync_in{handle, flags, 0})).error, 0);
   EXPECT_EQ(ask(FUSE_FALLOCATE, file, bytes_of(fuse_fallocate_in{handle, 0, 8192, 0, 0})).error, 0);
   EXPECT_EQ(ask(FUSE_LSEEK, file, bytes_of(fuse_lseek_in{handle, 0, SEEK_HOLE, 0})).error, 0);
-  EXPECT_EQ(ask(FUSE_COPY_FILE_RANGE, file, bytes_of(fuse_copy_file_range_in{handle, 0, file, handle, 100, 3, 0})).error, 0);
+  EXPECT_EQ(
+      ask(FUSE_COPY_FILE_RANGE, file, bytes_of(fuse_copy_file_range_in{handle, 0, file, handle, 100, 3, 0})).error, 0);
   fuse_setattr_in set{};
   set.valid = FATTR_SIZE | FATTR_MODE | FATTR_MTIME | FATTR_ATIME | FATTR_ATIME_NOW;
   set.mode = 0755;
@@ -120,10 +123,15 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   EXPECT_EQ(ask(FUSE_READLINK, link, "").payload, "t");
   EXPECT_EQ(ask(FUSE_LINK, root, bytes_of(fuse_link_in{file}) + name_of("hard")).error, 0);
   for (const std::uint32_t type : {S_IFREG, S_IFIFO, S_IFSOCK}) {
-    EXPECT_EQ(ask(FUSE_MKNOD, root, bytes_of(fuse_mknod_in{type | 0644, 0, 0, 0}) + name_of("n" + std::to_string(type))).error, 0);
+    EXPECT_EQ(ask(FUSE_MKNOD, root, bytes_of(fuse_mknod_in{type | 0644, 0, 0, 0}) + name_of("n" + std::to_string(type)))
+                  .error,
+              0);
   }
   EXPECT_EQ(ask(FUSE_RENAME, root, bytes_of(fuse_rename_in{folder}) + name_of("new") + name_of("moved")).error, 0);
-  EXPECT_EQ(ask(FUSE_RENAME2, root, bytes_of(fuse_rename2_in{folder, RENAME_EXCHANGE, 0}) + name_of("hard") + name_of("moved")).error, 0);
+  EXPECT_EQ(ask(FUSE_RENAME2, root,
+                bytes_of(fuse_rename2_in{folder, RENAME_EXCHANGE, 0}) + name_of("hard") + name_of("moved"))
+                .error,
+            0);
   EXPECT_EQ(ask(FUSE_STATFS, root, "").error, 0);
   EXPECT_EQ(ask(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).error, 0);
   fuse_read_in list{};

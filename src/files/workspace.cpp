@@ -12,7 +12,8 @@ Result<WorkspaceSpec> parse_workspace(std::string_view text) {
   WorkspaceSpec spec;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), spec.index);
   if (error != std::errc() || end == text.data() + text.size() || *end != ':') {
-    return fail(ErrorCode::kInvalid, "--workspace must be INDEX:PATH or INDEX:PATH:ro, not \"" + std::string(text) + "\"");
+    return fail(ErrorCode::kInvalid,
+                "--workspace must be INDEX:PATH or INDEX:PATH:ro, not \"" + std::string(text) + "\"");
   }
   std::string_view path(end + 1, static_cast<std::size_t>(text.data() + text.size() - end - 1));
   if (path.ends_with(":ro")) {

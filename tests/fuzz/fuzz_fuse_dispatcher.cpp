@@ -80,7 +80,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       fuse_out_header header{};
       if (reply->size() < sizeof(header) || reply->size() > sbx::files::kMaxMessage) broken("a reply's size");
       std::memcpy(&header, reply->data(), sizeof(header));
-      if (header.len != reply->size() || header.unique != 7 || header.error > 0 || header.error < -4095) broken("a reply's header");
+      if (header.len != reply->size() || header.unique != 7 || header.error > 0 || header.error < -4095)
+        broken("a reply's header");
     }
     input.remove_prefix(3 + length);
   }
