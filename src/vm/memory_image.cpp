@@ -72,6 +72,15 @@ std::vector<bool> pages_with_data(int fd, std::uint64_t size) {
   return errno == ENXIO ? pages : std::vector<bool>();
 }
 
+// QEMU reads all of the machine's memory, so all of the template's file, and faulting its holes into the page cache page
+// by page takes seconds per GiB. Read ahead in large pieces it is a fraction of that, and nothing the second time.
+void read_ahead(int fd, std::uint64_t size) {
+  constexpr std::uint64_t kPiece = 2U << 20U;
+  for (std::uint64_t at = 0; fd >= 0 && at < size; at += kPiece) {
+    ::posix_fadvise(fd, static_cast<off_t>(at), kPiece, POSIX_FADV_WILLNEED);
+  }
+}
+
 class Compressor {
  public:
   explicit Compressor(int output) : output_(output), context_(ZSTD_createCCtx(), &ZSTD_freeCCtx) {
@@ -146,6 +155,7 @@ Result<MemoryFilterStatistics> write_memory_image(int input, int template_ram_fd
                                                   int output) {
   const auto ram = SBX_TRY(Mapping::of(template_ram_fd, memory_size), "comparing with the template");
   const TemplateRam compared{ram.bytes(), pages_with_data(template_ram_fd, memory_size)};
+  read_ahead(template_ram_fd, memory_size);
   Compressor compressor(output);
   const ByteSource source = [input](std::span<char> buffer) { return read_some(input, buffer); };
   const ByteSink sink = [&compressor](std::string_view bytes) { return compressor.add(bytes, false); };

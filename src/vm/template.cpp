@@ -170,15 +170,19 @@ Result<void> seal_template(const TemplatePaths& paths, const TemplateManifest& m
   return write_file_atomically(paths.manifest(), document.dump(2) + "\n", 0444);
 }
 
-Result<QemuVersion> qemu_version(const std::string& program) {
-  const auto text = SBX_TRY(Command({program, "-version"}).output(), "asking QEMU for its version");
+Result<QemuVersion> parse_qemu_version(std::string_view text) {
   QemuVersion out;
-  out.text = text.substr(0, text.find('\n'));
+  out.text = std::string(text.substr(0, text.find('\n')));
   constexpr std::string_view kBefore = "version ";
   const std::size_t at = out.text.find(kBefore);
   if (at != std::string::npos) out.major = std::atoi(out.text.c_str() + at + kBefore.size());
   if (out.major <= 0) return fail(ErrorCode::kInvalid, "cannot tell QEMU's version from '" + out.text + "'");
   return out;
+}
+
+Result<QemuVersion> qemu_version(const std::string& program) {
+  const auto text = SBX_TRY(Command({program, "-version"}).output(), "asking QEMU for its version");
+  return parse_qemu_version(text);
 }
 
 Result<std::string> host_cpu_model() {

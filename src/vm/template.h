@@ -58,6 +58,8 @@ struct QemuVersion {
   int major = 0;
   std::string text;  // first line of -version
 };
+Result<QemuVersion> parse_qemu_version(std::string_view text);
+// Runs QEMU (20 to 50 ms).
 Result<QemuVersion> qemu_version(const std::string& program = "/usr/bin/qemu-system-x86_64");
 
 // Model name, family, stepping and microcode of /proc/cpuinfo.

@@ -54,6 +54,7 @@ TEST(Template, QemuTellsItsVersion) {
   if (::access("/usr/bin/qemu-system-x86_64", X_OK) != 0) GTEST_SKIP() << "needs QEMU";
   EXPECT_GE(qemu_version().value().major, 7);
   EXPECT_FALSE(qemu_version("/usr/bin/true"));
+  EXPECT_EQ(parse_qemu_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)").value().major, 7);
 }
 
 TEST(Sha256, IsWhatEverybodyElseComputes) {

@@ -53,6 +53,16 @@ Result<void> require_readable_in_jail(const fs::path& path, const std::optional<
   return {};
 }
 
+// A clone needs the QEMU that made its template, and the template's manifest knows which: no need to run QEMU for it.
+Result<int> version_for(const StartSpec& spec) {
+  if (spec.machine.purpose == Purpose::kClone) {
+    if (const auto manifest = read_manifest(TemplatePaths(spec.ram.parent_path()))) {
+      if (const auto version = parse_qemu_version(manifest->key.qemu_version)) return version->major;
+    }
+  }
+  return SBX_TRY(qemu_version(spec.qemu), "starting a VM").major;
+}
+
 // Whether /dev/shm can hold `size` bytes and leave as much memory again to everybody else.
 bool fits_in_memory(std::uint64_t size) {
   struct statvfs shm {};
@@ -223,8 +233,7 @@ Awaitable<Result<std::unique_ptr<VirtualMachine>>> VirtualMachine::start(StartSp
   if (spec.jail && !spec.uid) spec.uid = jail_uid_for(spec.runtime_folder);
   if (!spec.jail || ::geteuid() != 0) spec.uid.reset();
   if (spec.machine.qemu_major == 0) {
-    SBX_CO_TRY(const auto version, qemu_version(spec.qemu), "starting a VM");
-    spec.machine.qemu_major = version.major;
+    SBX_CO_TRY(spec.machine.qemu_major, version_for(spec), "starting a VM");
   }
   Inherited inherited;
   SBX_CO_CHECK(open_disks(spec, inherited), "starting a VM");

@@ -62,7 +62,7 @@ class VirtualMachine {
  public:
   using Duration = std::chrono::steady_clock::duration;
 
-  // Returns when QMP answers. machine.qemu_major is probed if it is 0.
+  // Returns when QMP answers. machine.qemu_major is found out if it is 0.
   static Awaitable<Result<std::unique_ptr<VirtualMachine>>> start(StartSpec spec);
   ~VirtualMachine();
   VirtualMachine(const VirtualMachine&) = delete;
