@@ -74,9 +74,26 @@ std::function<Result<std::string>()> canary_with(fs::path kernel, std::chrono::m
                                                  std::string qemu) {
   return [kernel = std::move(kernel), deadline, qemu = std::move(qemu)]() -> Result<std::string> {
     JailSpec jail;
-    jail.argv = {qemu,     "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35", "-cpu", "host",
-                 "-accel", "kvm",         "-m",              "256M",     "-no-reboot", "-serial", "stdio",
-                 "-kernel", "/kernel",    "-append",         "console=ttyS0 panic=-1 no_timer_check tsc=reliable"};
+    jail.argv = {qemu,
+                 "-nodefaults",
+                 "-no-user-config",
+                 "-display",
+                 "none",
+                 "-M",
+                 "q35",
+                 "-cpu",
+                 "host",
+                 "-accel",
+                 "kvm",
+                 "-m",
+                 "256M",
+                 "-no-reboot",
+                 "-serial",
+                 "stdio",
+                 "-kernel",
+                 "/kernel",
+                 "-append",
+                 "console=ttyS0 panic=-1 no_timer_check tsc=reliable"};
     jail.binds = {{kernel, "/kernel"}, {"/dev/kvm", "/dev/kvm", BindMode::kDevice}};
     int console[2];
     if (::pipe2(console, O_CLOEXEC) != 0) return fail_errno("making a pipe", errno);

@@ -26,7 +26,8 @@ void add_system_folders(Command& command) {
   }
   // Debian's alternatives: some of QEMU's libraries are links through it.
   std::error_code error;
-  if (fs::is_directory("/etc/alternatives", error)) command.add(Arguments{"--ro-bind", "/etc/alternatives", "/etc/alternatives"});
+  if (fs::is_directory("/etc/alternatives", error))
+    command.add(Arguments{"--ro-bind", "/etc/alternatives", "/etc/alternatives"});
 }
 
 const char* option_for(BindMode mode) {
@@ -43,7 +44,10 @@ const char* option_for(BindMode mode) {
 
 std::string joined(const std::vector<unsigned>& numbers) {
   std::string out;
-  for (const unsigned n : numbers) out += (out.empty() ? "" : ",") + std::to_string(n);
+  for (const unsigned n : numbers) {
+    if (!out.empty()) out.push_back(',');
+    out.append(std::to_string(n));
+  }
   return out;
 }
 
@@ -68,7 +72,8 @@ Command jailed(const JailSpec& spec) {
   if (own_uid) command.add(Arguments{"--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"});
   for (const std::string& variable : spec.environment) {
     const std::size_t equals = variable.find('=');
-    if (equals != std::string::npos) command.add(Arguments{"--setenv", variable.substr(0, equals), variable.substr(equals + 1)});
+    if (equals != std::string::npos)
+      command.add(Arguments{"--setenv", variable.substr(0, equals), variable.substr(equals + 1)});
   }
   add_system_folders(command);
   command.add(Arguments{"--dev", "/dev", "--tmpfs", "/tmp"});

@@ -34,8 +34,9 @@ void add_machine(std::vector<std::string>& out, const MachineSpec& spec) {
     case Purpose::kClone:
       // Private: pages come from the template's file until the guest writes them. readonly: the file is opened for
       // reading only; rom=off: the memory is RAM nevertheless. Both since QEMU 8.2.
-      add(out, "-object", "memory-backend-file,id=ram,size=" + size + ",mem-path=" + spec.ram_path + ",share=off" +
-                              (spec.qemu_major >= 9 ? ",readonly=on,rom=off" : ""));
+      add(out, "-object",
+          "memory-backend-file,id=ram,size=" + size + ",mem-path=" + spec.ram_path + ",share=off" +
+              (spec.qemu_major >= 9 ? ",readonly=on,rom=off" : ""));
       break;
     case Purpose::kBoot:
     case Purpose::kRestore:
@@ -72,11 +73,10 @@ void add_ports(std::vector<std::string>& out, const MachineSpec& spec) {
   for (int i = 0; i < 3; ++i) {
     const std::string id = "port" + std::to_string(i + 1);
     // Listening sockets, so that the process behind a port can be replaced; QEMU starts without waiting for it.
-    add(out, "-chardev",
-        "socket,id=" + id + ",fd=" + std::to_string(spec.port_fds[i]) + ",server=on,wait=off");
+    add(out, "-chardev", "socket,id=" + id + ",fd=" + std::to_string(spec.port_fds[i]) + ",server=on,wait=off");
     add(out, "-device",
-        "virtserialport,bus=ports.0,nr=" + std::to_string(i + 1) + ",chardev=" + id + ",name=" +
-            std::string(kPortNames[i]));
+        "virtserialport,bus=ports.0,nr=" + std::to_string(i + 1) + ",chardev=" + id +
+            ",name=" + std::string(kPortNames[i]));
   }
 }
 
@@ -140,7 +140,8 @@ std::string default_kernel_arguments(Accelerator accelerator, int qemu_major, Pu
       " nokaslr"
       // No calibration of clocks against each other: under emulation it takes seconds and fails by chance.
       " tsc=reliable no_timer_check"
-      " noreplace-smp random.trust_cpu=on audit=0 8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 nowatchdog";
+      " noreplace-smp random.trust_cpu=on audit=0 8250.nr_uarts=1 cryptomgr.notests rcupdate.rcu_expedited=1 "
+      "nowatchdog";
   // Freed pages are zero, so a memory image does not carry them: 15 MiB instead of 485. But the kernel then writes all
   // of its memory at boot (2 GiB: 4 to 12 s of CPU and 2.2 GB of the host's memory instead of 0.25). A template pays
   // that once and its clones never; a sandbox that boots by itself would pay each time.

@@ -49,7 +49,7 @@ struct MachineSpec {
   // kTemplate and kBoot only; as QEMU sees them.
   std::string kernel;
   std::string initramfs;
-  std::string append;  // added to default_kernel_arguments()
+  std::string append;              // added to default_kernel_arguments()
   int port_fds[3] = {-1, -1, -1};  // listening unix sockets
   int qmp_fd = -1;                 // one end of a connected socket pair
   // Open for writing (O_WRONLY); what the guest writes there is unbounded, so a pipe that someone reads, or a guest

@@ -55,7 +55,8 @@ TEST(MachineSpec, ATemplateSharesItsMemoryWithItsFileAndSkipsFlushes) {
   EXPECT_EQ(after(arguments, "-kernel"), "/kernel");
   EXPECT_THAT(after(arguments, "-append"), HasSubstr("init_on_free=1"));
   EXPECT_THAT(after(arguments, "-append"), ::testing::EndsWith(" sbx.template"));
-  EXPECT_THAT(arguments, Contains("driver=qcow2,node-name=disk0,file=file0,discard=unmap,cache.no-flush=on,backing=disk1"));
+  EXPECT_THAT(arguments,
+              Contains("driver=qcow2,node-name=disk0,file=file0,discard=unmap,cache.no-flush=on,backing=disk1"));
   EXPECT_EQ(after(arguments, "-serial"), "chardev:console");
 }
 

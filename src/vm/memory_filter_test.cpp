@@ -19,7 +19,9 @@ constexpr std::uint64_t kMemory = 8 * kPage;
 std::string u32(std::uint32_t v) {
   return {static_cast<char>(v >> 24), static_cast<char>(v >> 16), static_cast<char>(v >> 8), static_cast<char>(v)};
 }
-std::string u64(std::uint64_t v) { return u32(static_cast<std::uint32_t>(v >> 32)) + u32(static_cast<std::uint32_t>(v)); }
+std::string u64(std::uint64_t v) {
+  return u32(static_cast<std::uint32_t>(v >> 32)) + u32(static_cast<std::uint32_t>(v));
+}
 std::string name(const std::string& text) { return static_cast<char>(text.size()) + text; }
 std::string footer(std::uint32_t id = 2) { return "\x7e" + u32(id); }
 
@@ -28,7 +30,8 @@ std::string head(std::uint64_t ram = kMemory) {
          u64((ram + kPage) | 0x04) + name("ram") + u64(ram) + name("rom") + u64(kPage) + u64(0x10) + footer();
 }
 std::string page(std::uint64_t address, char fill, const std::string& block) {
-  return u64(address | 0x08 | (block.empty() ? 0x20 : 0)) + (block.empty() ? "" : name(block)) + std::string(kPage, fill);
+  return u64(address | 0x08 | (block.empty() ? 0x20 : 0)) + (block.empty() ? "" : name(block)) +
+         std::string(kPage, fill);
 }
 std::string zero(std::uint64_t address, const std::string& block) {
   return u64(address | 0x02 | (block.empty() ? 0x20 : 0)) + (block.empty() ? "" : name(block)) + std::string(1, '\0');
@@ -38,7 +41,8 @@ const std::string kDevices = "\x04 the devices and all that";
 
 std::string template_ram() {
   std::string ram;
-  for (std::size_t i = 0; i < kMemory / kPage; ++i) ram += std::string(kPage, i == 7 ? '\0' : static_cast<char>('a' + i));
+  for (std::size_t i = 0; i < kMemory / kPage; ++i)
+    ram += std::string(kPage, i == 7 ? '\0' : static_cast<char>('a' + i));
   return ram;
 }
 
@@ -71,7 +75,8 @@ TEST(MemoryFilter, DropsPagesThatTheTemplateHasAndKeepsTheRest) {
                              part(page(0, 's', ""), 3) + kDevices;
   const auto got = filter(stream, template_ram());
   ASSERT_TRUE(got.statistics) << got.statistics.error().describe();
-  EXPECT_EQ(got.bytes, head() + part(page(kPage, 'X', "ram") + zero(2 * kPage, "ram") + page(0, 'r', "rom") + u64(0x200)) +
+  EXPECT_EQ(got.bytes, head() +
+                           part(page(kPage, 'X', "ram") + zero(2 * kPage, "ram") + page(0, 'r', "rom") + u64(0x200)) +
                            part(page(0, 's', "rom"), 3) + kDevices);
   EXPECT_EQ(got.statistics->pages, 2U);
   EXPECT_EQ(got.statistics->pages_kept, 1U);
@@ -117,8 +122,8 @@ TEST(MemoryFilter, RefusesWhatItDoesNotUnderstand) {
   EXPECT_FALSE(filter(head() + part(page(0, 'x', "")) + kDevices, ram).statistics) << "no block to continue";
   EXPECT_FALSE(filter(head() + part(u64(0x40)) + kDevices, ram).statistics) << "an unknown kind";
   EXPECT_FALSE(filter(head() + "\x02" + u32(9) + u64(0x10) + footer(9), ram).statistics) << "another section";
-  EXPECT_FALSE(filter_memory([](std::span<char>) -> Result<std::size_t> { return 0; }, TemplateRam{{ram.data(), 5}, {}}, kMemory,
-                             [](std::string_view) -> Result<void> { return {}; }));
+  EXPECT_FALSE(filter_memory([](std::span<char>) -> Result<std::size_t> { return 0; }, TemplateRam{{ram.data(), 5}, {}},
+                             kMemory, [](std::string_view) -> Result<void> { return {}; }));
 }
 
 TEST(MemoryFilter, SurvivesEveryTruncationAndRandomDamage) {

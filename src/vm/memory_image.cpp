@@ -72,8 +72,8 @@ std::vector<bool> pages_with_data(int fd, std::uint64_t size) {
   return errno == ENXIO ? pages : std::vector<bool>();
 }
 
-// QEMU reads all of the machine's memory, so all of the template's file, and faulting its holes into the page cache page
-// by page takes seconds per GiB. Read ahead in large pieces it is a fraction of that, and nothing the second time.
+// QEMU reads all of the machine's memory, so all of the template's file, and faulting its holes into the page cache
+// page by page takes seconds per GiB. Read ahead in large pieces it is a fraction of that, and nothing the second time.
 void read_ahead(int fd, std::uint64_t size) {
   constexpr std::uint64_t kPiece = 2U << 20U;
   for (std::uint64_t at = 0; fd >= 0 && at < size; at += kPiece) {
@@ -195,9 +195,9 @@ Awaitable<Result<void>> VirtualMachine::save_memory_image(fs::path image, Durati
   }
   std::vector<int> fds = {pipe.read_end.get(), output.get()};
   if (ram.valid()) fds.push_back(ram.get());
-  std::vector<std::string> arguments = {
-      "save", std::to_string(pipe.read_end.get()), std::to_string(ram.get()),
-      std::to_string(static_cast<std::uint64_t>(spec_.machine.memory_mib) << 20U), std::to_string(output.get())};
+  std::vector<std::string> arguments = {"save", std::to_string(pipe.read_end.get()), std::to_string(ram.get()),
+                                        std::to_string(static_cast<std::uint64_t>(spec_.machine.memory_mib) << 20U),
+                                        std::to_string(output.get())};
   auto filter = start_filter(std::move(arguments), fds, spec_.uid);
   Result<void> done;
   if (filter) {

@@ -98,8 +98,10 @@ Result<T> read_number(int fd, std::uint64_t offset) {
   if (::pread(fd, &value, sizeof value, static_cast<off_t>(offset)) != sizeof value) {
     return fail(ErrorCode::kInvalid, "the disk image is too short for a qcow2 header");
   }
-  if constexpr (sizeof(T) == 4) return be32toh(value);
-  else return be64toh(value);
+  if constexpr (sizeof(T) == 4)
+    return be32toh(value);
+  else
+    return be64toh(value);
 }
 
 Result<void> require_qcow2(int fd) {

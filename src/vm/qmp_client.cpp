@@ -18,7 +18,8 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 struct QmpClient::State {
-  State(asio::any_io_executor ex, UniqueFd fd) : executor(std::move(ex)), socket(executor, fd.release()), turn(executor) {
+  State(asio::any_io_executor ex, UniqueFd fd)
+      : executor(std::move(ex)), socket(executor, fd.release()), turn(executor) {
     turn.expires_at(Clock::time_point::max());
     boost::system::error_code ignored;
     socket.non_blocking(true, ignored);
@@ -81,8 +82,8 @@ Awaitable<Result<json>> read_message(std::shared_ptr<State> state, Clock::time_p
     if (state->broken) co_return fail(ErrorCode::kUnavailable, "the connection to QEMU is closed");
     const std::size_t end = state->buffer.find('\n');
     if (end != std::string::npos) {
-      json message = json::parse(state->buffer.begin(), state->buffer.begin() + static_cast<std::ptrdiff_t>(end),
-                                 nullptr, false);
+      json message =
+          json::parse(state->buffer.begin(), state->buffer.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
       state->buffer.erase(0, end + 1);
       if (!message.is_object()) co_return break_off(*state, ErrorCode::kInvalid, "QEMU sent a line that is no QMP");
       if (message.contains("event")) {
@@ -97,8 +98,8 @@ Awaitable<Result<json>> read_message(std::shared_ptr<State> state, Clock::time_p
     }
     Deadline<asio::posix::stream_descriptor> deadline(state->executor, state->socket, when);
     boost::system::error_code error;
-    const std::size_t n = co_await state->socket.async_read_some(asio::buffer(chunk),
-                                                                 asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t n =
+        co_await state->socket.async_read_some(asio::buffer(chunk), asio::redirect_error(asio::use_awaitable, error));
     state->buffer.append(chunk.data(), n);
     if (!error) continue;
     if (error == asio::error::operation_aborted && state->socket.is_open()) {

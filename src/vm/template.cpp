@@ -91,7 +91,9 @@ Result<void> for_each_run(int fd, Visit visit) {
     const ssize_t n = ::pread(fd, chunk.data(), chunk.size(), begin);
     if (n <= 0) return fail_errno("reading the RAM file", errno);
     const auto pages = static_cast<std::size_t>(n) / kPage;  // its size is a multiple of a page's
-    const auto is_zero = [&](std::size_t page) { return std::memcmp(chunk.data() + page * kPage, kZero.data(), kPage) == 0; };
+    const auto is_zero = [&](std::size_t page) {
+      return std::memcmp(chunk.data() + page * kPage, kZero.data(), kPage) == 0;
+    };
     for (std::size_t page = 0; page < pages;) {
       const bool zero = is_zero(page);
       std::size_t end = page + 1;
@@ -110,7 +112,8 @@ Result<void> for_each_run(int fd, Visit visit) {
 Result<void> dig_holes(int fd) {
   return for_each_run(fd, [fd](off_t at, std::string_view bytes, bool zero) -> Result<void> {
     if (!zero) return {};
-    if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(bytes.size())) == 0) return {};
+    if (::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, static_cast<off_t>(bytes.size())) == 0)
+      return {};
     if (errno == EOPNOTSUPP) return {};  // it only costs space
     return fail_errno("digging a hole into the RAM file", errno);
   });

@@ -13,12 +13,12 @@
 namespace sbx::vm {
 
 struct TemplateKey {
-  std::string kernel;         // hash
-  std::string root_image;     // image id
-  std::string guest_binary;   // hash of sbx-guest
-  std::string command_line;   // canonical_command_line()
-  std::string qemu_version;   // qemu_version().text
-  std::string cpu_model;      // host_cpu_model() under KVM, else ""
+  std::string kernel;        // hash
+  std::string root_image;    // image id
+  std::string guest_binary;  // hash of sbx-guest
+  std::string command_line;  // canonical_command_line()
+  std::string qemu_version;  // qemu_version().text
+  std::string cpu_model;     // host_cpu_model() under KVM, else ""
   Accelerator accelerator = Accelerator::kTcg;
   int cpus = 1;
   int memory_mib = 2048;

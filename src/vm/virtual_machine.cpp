@@ -338,7 +338,8 @@ Awaitable<Result<std::string>> VirtualMachine::hand_over(int fd) {
   json arguments = json::object();
   if (S_ISREG(status.st_mode) && spec_.machine.qemu_major >= 9) {
     arguments["fdset-id"] = kStateFdset;
-    SBX_CO_TRY(const json ignored, co_await qmp_->execute("add-fd", std::move(arguments), fd), "passing a file to QEMU");
+    SBX_CO_TRY(const json ignored, co_await qmp_->execute("add-fd", std::move(arguments), fd),
+               "passing a file to QEMU");
     (void)ignored;
     co_return "file:/dev/fdset/" + std::to_string(kStateFdset);
   }

@@ -43,9 +43,9 @@ struct StartSpec {
   // kTemplate: made by save_template_state (or at start, if /dev/shm has no room to build it in). kClone: the
   // template's. Bound into the jail as /ram.
   std::filesystem::path ram;
-  std::filesystem::path ram_in_jail;  // filled in by start(), if QEMU gets another file than `ram`
-  std::filesystem::path kernel;     // kTemplate, kBoot
-  std::filesystem::path initramfs;  // kTemplate, kBoot; may be empty
+  std::filesystem::path ram_in_jail;     // filled in by start(), if QEMU gets another file than `ram`
+  std::filesystem::path kernel;          // kTemplate, kBoot
+  std::filesystem::path initramfs;       // kTemplate, kBoot; may be empty
   std::filesystem::path runtime_folder;  // where the ports' sockets are made; 0700
   // Where the serial console goes (see MachineSpec::console_fd); -1: nowhere. Duplicated for QEMU; the caller keeps it.
   int console_fd = -1;
@@ -86,8 +86,7 @@ class VirtualMachine {
   Awaitable<Result<void>> save_full_stream(int fd, Duration deadline = std::chrono::seconds(120));
   // Paused: the whole stream without the pages that the template has, compressed, into a new file `image` (0600,
   // complete and fsynced at return). A machine without a template (kBoot, kRestore) leaves out zero pages only.
-  Awaitable<Result<void>> save_memory_image(std::filesystem::path image,
-                                            Duration deadline = std::chrono::seconds(120));
+  Awaitable<Result<void>> save_memory_image(std::filesystem::path image, Duration deadline = std::chrono::seconds(120));
 
   // "running", "paused", "inmigrate", "shutdown", ...
   Awaitable<Result<std::string>> status();
@@ -98,8 +97,8 @@ class VirtualMachine {
 
   const StartSpec& spec() const { return spec_; }  // with what start() filled in
   QmpClient& qmp() { return *qmp_; }
-  int pidfd() const;           // of the jail's outer process
-  pid_t jail_pid() const;      // the jail's outer process
+  int pidfd() const;       // of the jail's outer process
+  pid_t jail_pid() const;  // the jail's outer process
   Result<pid_t> qemu_pid() const;
   // What QEMU has written since the last call (it keeps 64 KiB, what comes after is lost), as one line.
   std::string log() const;

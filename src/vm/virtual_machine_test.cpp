@@ -26,7 +26,9 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-bool qemu_missing() { return ::access("/usr/bin/qemu-system-x86_64", X_OK) != 0 || ::access("/usr/bin/bwrap", X_OK) != 0; }
+bool qemu_missing() {
+  return ::access("/usr/bin/qemu-system-x86_64", X_OK) != 0 || ::access("/usr/bin/bwrap", X_OK) != 0;
+}
 
 template <typename T>
 T run(Awaitable<T> task) {
@@ -36,13 +38,13 @@ T run(Awaitable<T> task) {
   return future.get();
 }
 
-#define ASSERT_OK(expr)                                                        \
-  do {                                                                         \
-    auto&& assert_ok_ = (expr);                                                \
-    if (!assert_ok_) {                                                         \
-      ADD_FAILURE() << #expr << ": " << assert_ok_.error().describe();         \
-      co_return;                                                               \
-    }                                                                          \
+#define ASSERT_OK(expr)                                                \
+  do {                                                                 \
+    auto&& assert_ok_ = (expr);                                        \
+    if (!assert_ok_) {                                                 \
+      ADD_FAILURE() << #expr << ": " << assert_ok_.error().describe(); \
+      co_return;                                                       \
+    }                                                                  \
   } while (false)
 
 class Stopwatch {
@@ -362,7 +364,8 @@ TEST_F(KernelTest, AnswersOnItsPortAfterCloneAndAfterAMemoryImage) {
     }
     struct stat ram {};
     ::stat(paths_.ram().c_str(), &ram);
-    std::cout << "  RAM file " << (ram.st_blocks * 512 >> 20) << " MiB, state " << fs::file_size(paths_.state()) << "\n";
+    std::cout << "  RAM file " << (ram.st_blocks * 512 >> 20) << " MiB, state " << fs::file_size(paths_.state())
+              << "\n";
     const fs::path image = folder_.path() / "memory.img";
     std::string previous;
     for (int i = 0; i < 3; ++i) {
