@@ -59,6 +59,7 @@ Result<void> run(const Options& options) {
     ::dup2(log.get(), STDERR_FILENO);
     ::fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
   }
+  SBX_CHECK(sbx::write_file_atomically(paths.home / "sbxd.pid", std::to_string(::getpid()) + "\n"), "writing sbxd.pid");
   auto database = SBX_TRY(sbx::store::Database::open(paths.database()), "opening the store");
 
   asio::io_context loop(1);

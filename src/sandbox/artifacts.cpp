@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "image/build.h"
+#include "keeper/template_key.h"
 #include "sandbox/json_fields.h"
 #include "sandbox/keeper_process.h"
 #include "sandbox/launch_spec.h"
@@ -113,31 +114,18 @@ Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_ima
   choice.cpus = cpus != 0 ? cpus : kvm ? std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, 4) : 1;
   choice.memory_mib = memory_mib != 0 ? memory_mib : kvm ? 4096 : 2048;
 
-  vm::TemplateKey key;
-  key.root_image = image.id;
-  key.accelerator = verdict.accelerator;
-  key.cpus = static_cast<int>(choice.cpus);
-  key.memory_mib = static_cast<int>(choice.memory_mib);
-  SBX_CO_TRY(const auto qemu, vm::qemu_version(), "asking QEMU for its version");
-  key.qemu_version = qemu.text;
-  vm::MachineSpec machine;
-  machine.purpose = vm::Purpose::kTemplate;
-  machine.accelerator = verdict.accelerator;
-  machine.qemu_major = qemu.major;
-  machine.cpus = key.cpus;
-  machine.memory_mib = key.memory_mib;
-  key.command_line = vm::canonical_command_line(machine);
-  if (kvm) {
-    SBX_CO_TRY(key.cpu_model, vm::host_cpu_model(), "reading the processor's model");
+  const fs::path image_folder = paths_.images() / image.id;
+  const fs::path guest = programs_ / "sbx-guest";
+  auto& known = ids_[stamp_of(guest) + stamp_of("/usr/bin/qemu-system-x86_64") + image.id + choice.accelerator +
+                     std::to_string(choice.cpus) + "x" + std::to_string(choice.memory_mib)];
+  if (known.empty()) {
+    auto make_key = [image_folder, guest, verdict, choice]() {
+      return keeper::template_key(image_folder, guest, verdict.accelerator, static_cast<int>(choice.cpus), static_cast<int>(choice.memory_mib));
+    };
+    SBX_CO_TRY(const auto key, co_await run_blocking(pool_, std::move(make_key)), "working out the template's identity");
+    known = vm::template_id(key);
   }
-  for (const auto& [path, hash] : {std::pair{paths_.images() / image.id / "vmlinux", &key.kernel}, std::pair{programs_ / "sbx-guest", &key.guest_binary}}) {
-    auto& known = hashes_[stamp_of(path)];
-    if (known.empty()) {
-      SBX_CO_TRY(known, vm::file_sha256(path), "reading " + path.native());
-    }
-    *hash = known;
-  }
-  choice.id = vm::template_id(key);
+  choice.id = known;
 
   auto guard = co_await lock_of("template " + choice.id)->lock();
   if (fs::exists(paths_.templates() / choice.id / "manifest.json")) co_return choice;

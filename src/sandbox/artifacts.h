@@ -63,7 +63,7 @@ class Artifacts {
   boost::asio::any_io_executor executor_;
   boost::asio::thread_pool& pool_;
   std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;
-  std::map<std::string, std::string> hashes_;  // of files that do not change, by path, size and time
+  std::map<std::string, std::string> ids_;  // of templates, by everything that makes them
   std::shared_ptr<vm::AcceleratorVerdict> verdict_;
 };
 

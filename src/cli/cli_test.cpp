@@ -1,0 +1,50 @@
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include "cli/table.h"
+#include "cli/units.h"
+
+namespace sbx::cli {
+namespace {
+
+using Words = std::vector<std::string>;
+
+TEST(Memory, ReadsBinaryUnits) {
+  EXPECT_EQ(*parse_memory("512m"), 512);
+  EXPECT_EQ(*parse_memory("8g"), 8192);
+  EXPECT_EQ(*parse_memory("2GiB"), 2048);
+  EXPECT_EQ(*parse_memory("1073741824"), 1024);
+  for (const char* bad : {"", "g", "-1g", "1x", "1.5g", "99999999999999999999"}) EXPECT_FALSE(parse_memory(bad)) << bad;
+}
+
+TEST(SplitCommand, LeavesTheCommandVerbatim) {
+  const auto [ours, theirs] = split_command({"sbx", "exec", "-it", "-u", "root", "box", "ls", "-l", "", "--", "-u"});
+  EXPECT_EQ(ours, (Words{"sbx", "exec", "-it", "-u", "root", "box"}));
+  EXPECT_EQ(theirs, (Words{"ls", "-l", "", "--", "-u"}));
+}
+
+TEST(SplitCommand, AcceptsADoubleDashBeforeTheCommand) {
+  const auto [ours, theirs] = split_command({"sbx", "--app-name", "x", "exec", "box", "-e", "A=1", "--", "cmd", "-x"});
+  EXPECT_EQ(ours, (Words{"sbx", "--app-name", "x", "exec", "box", "-e", "A=1"}));
+  EXPECT_EQ(theirs, (Words{"cmd", "-x"}));
+}
+
+TEST(SplitCommand, GivesRunWhatFollowsTheDoubleDash) {
+  const auto [ours, theirs] = split_command({"sbx", "run", "claude", ".", "--", "-p", "hi"});
+  EXPECT_EQ(ours, (Words{"sbx", "run", "claude", "."}));
+  EXPECT_EQ(theirs, (Words{"-p", "hi"}));
+}
+
+TEST(Environment, PrefersValuesOverTheHost) {
+  ::setenv("SBX_TEST_HOST", "from host", 1);
+  EXPECT_EQ(*read_environment({}, {"A=1", "SBX_TEST_HOST", "A=2", "SBX_TEST_UNSET"}), (Words{"A=2", "SBX_TEST_HOST=from host"}));
+  EXPECT_FALSE(read_environment({}, {"=x"}));
+  EXPECT_FALSE(read_environment({"/nonexistent"}, {}));
+}
+
+TEST(Table, AlignsColumnsWithoutTrailingBlanks) {
+  EXPECT_EQ(format_table({{"A", "LONG", "C"}, {"value", "x", ""}}), "A       LONG   C\nvalue   x\n");
+}
+
+}  // namespace
+}  // namespace sbx::cli

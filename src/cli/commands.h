@@ -1,0 +1,75 @@
+// One function per command of the CLI, with its options as plain values; command_line.cpp fills them in. Each returns
+// the exit status, or an Error that main prints.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/api_client.h"
+
+namespace sbx::cli {
+
+struct CreateOptions {
+  std::string agent;
+  std::vector<std::string> paths;
+  std::string name, memory, image, auto_stop;
+  long cpus = 0;
+  std::vector<std::string> env, env_files, labels;
+  bool quiet = false;
+};
+struct RunOptions {
+  CreateOptions create;
+  bool detached = false;
+  std::vector<std::string> agent_arguments;
+};
+struct ExecOptions {
+  std::string sandbox, user, workdir, wait, logs, list;
+  std::vector<std::string> env, env_files, command;
+  bool interactive = false, tty = false, privileged = false, detach = false, follow = false, json = false;
+};
+struct ListOptions {
+  bool json = false, quiet = false;
+  std::vector<std::string> filters;
+};
+struct PruneOptions {
+  bool dry_run = false, json = false, force = false;
+  std::vector<std::string> filters;
+};
+struct RemoveOptions {
+  std::vector<std::string> names;
+  bool all = false, force = false;
+};
+
+Result<int> create(const ApiClient&, const CreateOptions&);
+Result<int> run_agent(const ApiClient&, const RunOptions&);
+Result<int> exec(const ApiClient&, const ExecOptions&);
+Result<int> list(const ApiClient&, const ListOptions&);
+Result<int> inspect(const ApiClient&, const std::string& name, bool json);
+Result<int> stop(const ApiClient&, const std::vector<std::string>& names);
+Result<int> remove(const ApiClient&, const RemoveOptions&);
+Result<int> prune(const ApiClient&, const PruneOptions&);
+Result<int> copy(const ApiClient&, const std::string& source, const std::string& destination, bool follow_links);
+
+Result<int> daemon_start(const ApiClient&, bool detach);
+Result<int> daemon_stop(const ApiClient&);
+Result<int> daemon_status(const ApiClient&, bool json);
+Result<int> diagnose(const ApiClient&, bool json);
+Result<int> reset(const ApiClient&, bool force);
+Result<int> version(const ApiClient&, bool json, bool debug);
+Result<int> completion(const std::string& shell);
+Result<int> image_list(const ApiClient&, bool json);
+Result<int> image_build(const ApiClient&, bool json);
+Result<int> template_list(const ApiClient&, bool json, bool quiet);
+Result<int> remove_artifacts(const ApiClient&, const std::string& kind, const std::vector<std::string>& ids);
+
+// Shared by the commands.
+void print_json(const nlohmann::json& value);
+// kInvalid when stdin is no terminal; a "no" is kInvalid too.
+Result<void> confirm(const std::string& question);
+ApiClient::Progress to_stderr(bool quiet);
+// Creates; prints nothing but progress.
+Result<nlohmann::json> create_sandbox(const ApiClient&, const CreateOptions&);
+std::string sandbox_target(const std::string& name);
+
+}  // namespace sbx::cli

@@ -1,0 +1,174 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+#include <map>
+
+#include "base/file.h"
+#include "cli/attach.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "cli/units.h"
+#include "wire/stdcopy.h"
+
+namespace sbx::cli {
+
+using nlohmann::json;
+
+namespace {
+
+// Our stdin if the command may have it: open, and not a terminal whose foreground belongs to somebody else (reading it
+// would stop us).
+int usable_stdin() {
+  if (::fcntl(0, F_GETFD) < 0) return -1;
+  if (::isatty(0) != 0 && ::tcgetpgrp(0) != ::getpgrp()) return -1;
+  return 0;
+}
+
+json command_body(const std::vector<std::string>& argv, bool tty) {
+  json body = {{"argv", argv}, {"tty", tty}};
+  if (tty) {
+    if (const json size = terminal_size(); !size.is_null()) body.update(size);
+  }
+  return body;
+}
+
+// What `run` starts for each agent: entry point and default arguments.
+struct AgentCommand {
+  std::vector<std::string> entrypoint, arguments;
+};
+const std::map<std::string, AgentCommand>& agent_commands() {
+  static const std::map<std::string, AgentCommand> kAgents = {
+      {"claude", {{"claude"}, {"--dangerously-skip-permissions"}}},
+      {"codex", {{"codex"}, {"--dangerously-bypass-approvals-and-sandbox"}}},
+      {"copilot", {{"copilot"}, {"--yolo"}}},
+      {"cursor", {{"cursor-agent"}, {}}},
+      {"devin", {{"devin"}, {}}},
+      {"docker-agent", {{"docker-agent", "run"}, {"--yolo"}}},
+      {"droid", {{"droid"}, {}}},
+      {"gemini", {{"gemini"}, {"--yolo"}}},
+      {"kiro", {{"kiro-cli"}, {}}},
+      {"opencode", {{"opencode"}, {}}},
+      {"shell", {{"bash"}, {"-l"}}},
+  };
+  return kAgents;
+}
+
+Result<int> print_logs(const ApiClient& client, const std::string& id, bool follow) {
+  wire::StdcopyReader reader([](wire::StdStream stream, std::string_view data) {
+    if (stream != wire::StdStream::kStatus) (void)write_all(static_cast<int>(stream), data);
+  });
+  SBX_CHECK(client.stream("/v1/execs/" + percent_encode(id) + "/logs?follow=" + (follow ? "1" : "0"), [&](std::string_view data) { return reader.feed(data); }), "reading the output");
+  return 0;
+}
+
+Result<int> print_execs(const ApiClient& client, const ExecOptions& options) {
+  const json answer = SBX_TRY(client.call("GET", sandbox_target(options.list) + "/execs"), "listing commands");
+  if (options.json) {
+    print_json(answer);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> table = {{"ID", "STATUS", "STARTED", "COMMAND"}};
+  for (const auto& entry : answer.value("execs", json::array())) {
+    std::string command;
+    for (const auto& word : entry.value("argv", json::array())) command += (command.empty() ? "" : " ") + word.get<std::string>();
+    std::string status = "running";
+    const json ended = entry.value("status", json());
+    if (ended.is_object()) status = ended.contains("signal") ? "signal " + ended["signal"].dump() : "exit " + ended.value("exit_code", json(0)).dump();
+    table.push_back({entry.value("id", ""), status, entry.value("started_at", ""), command.substr(0, 60)});
+  }
+  std::cout << format_table(table);
+  return 0;
+}
+
+// The sandbox that `run` re-attaches to: the one named, else the one of this agent and these workspaces. null if none.
+Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options) {
+  const json answer = SBX_TRY(client.call("GET", "/v1/sandboxes"), "listing the sandboxes");
+  const auto& create = options.create;
+  json wanted = json::array();
+  for (auto path : create.paths) {
+    if (path.ends_with(":ro")) path.resize(path.size() - 3);
+    std::error_code error;
+    wanted.push_back(std::filesystem::canonical(path, error).native());
+  }
+  for (const auto& entry : answer.value("sandboxes", json::array())) {
+    if (!create.name.empty() ? entry.value("name", "") == create.name : entry.value("agent", "") == create.agent && entry.value("workspaces", json::array()) == wanted) return entry;
+  }
+  return json();
+}
+
+}  // namespace
+
+Result<int> exec(const ApiClient& client, const ExecOptions& options) {
+  if (!options.list.empty()) return print_execs(client, options);
+  if (!options.wait.empty()) {
+    const json status = SBX_TRY(client.call("GET", "/v1/execs/" + percent_encode(options.wait) + "/wait"), "waiting");
+    return exit_status(status);
+  }
+  if (!options.logs.empty()) return print_logs(client, options.logs, options.follow);
+  if (options.sandbox.empty() || options.command.empty()) return fail(ErrorCode::kInvalid, "usage: sbx exec [flags] SANDBOX COMMAND [ARG...]");
+  AttachOptions attached;
+  attached.command = command_body(options.command, options.tty);
+  attached.command["env"] = SBX_TRY(read_environment(options.env_files, options.env), "reading the environment");
+  attached.command["user"] = options.user;
+  attached.command["cwd"] = options.workdir;
+  attached.command["privileged"] = options.privileged;
+  if (options.detach) {
+    const json started = SBX_TRY(client.call("POST", sandbox_target(options.sandbox) + "/execs", attached.command, to_stderr(false)), "running a command");
+    std::cout << started.value("id", "") << "\n";
+    return 0;
+  }
+  attached.stdin_fd = usable_stdin();
+  attached.raw_terminal = options.tty && attached.stdin_fd == 0 && ::isatty(0) != 0;
+  return attach(client, options.sandbox, std::move(attached));
+}
+
+Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
+  RunOptions options = wanted;
+  auto& create = options.create;
+  std::string agent = create.agent;
+  if (!agent.empty() && !agent_commands().contains(agent) && create.paths.empty() && create.name.empty()) {
+    std::cerr << "`sbx run NAME` is deprecated; use `sbx run --name NAME` instead\n";
+    create.name = agent;
+    create.agent.clear();
+  }
+  if (create.name.empty() && create.agent.empty()) create.agent = "shell";
+  if (create.paths.empty() && !create.agent.empty()) create.paths.push_back(std::filesystem::current_path().native());
+  json sandbox = SBX_TRY(existing_sandbox(client, options), "looking for the sandbox");
+  const bool exists = !sandbox.is_null();
+  if (exists) {
+    if (!create.agent.empty() && sandbox.value("agent", "") != create.agent) {
+      return fail(ErrorCode::kConflict, "sandbox '" + create.name + "' was made for agent \"" + sandbox.value("agent", "") + "\", not \"" + create.agent + "\"");
+    }
+    for (const auto& [flag, given] : {std::pair{"--memory", !create.memory.empty()}, std::pair{"--cpus", create.cpus != 0}, std::pair{"--template", !create.image.empty()}}) {
+      if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
+    }
+    const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start", json::object(), to_stderr(false)), "starting the sandbox");
+    if (answer.value("started", false)) std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
+  } else {
+    if (create.agent.empty()) return fail(ErrorCode::kNotFound, "sandbox '" + create.name + "' not found");
+    sandbox = SBX_TRY(create_sandbox(client, create), "creating a sandbox");
+  }
+  if (options.detached) {
+    std::cout << sandbox.value("id", "") << "\n";
+    return 0;
+  }
+  const auto command = agent_commands().find(sandbox.value("agent", "shell"));
+  if (command == agent_commands().end()) return fail(ErrorCode::kInvalid, "this sbx does not know agent \"" + sandbox.value("agent", "") + "\"");
+  std::vector<std::string> argv = command->second.entrypoint;
+  const auto& extra = options.agent_arguments;
+  if (extra.empty() || extra.front().starts_with('-')) argv.insert(argv.end(), command->second.arguments.begin(), command->second.arguments.end());
+  argv.insert(argv.end(), extra.begin(), extra.end());
+  AttachOptions attached;
+  const bool tty = ::isatty(0) != 0 && ::isatty(1) != 0;
+  attached.command = command_body(argv, tty);
+  if (exists) attached.command["env"] = SBX_TRY(read_environment(create.env_files, create.env), "reading the environment");
+  attached.stdin_fd = usable_stdin();
+  attached.raw_terminal = tty && attached.stdin_fd == 0;
+  auto status = attach(client, sandbox.value("name", ""), std::move(attached));
+  if (status && *status == 127) std::cerr << "The image has no program for agent \"" << sandbox.value("agent", "") << "\"; install it in the sandbox, or use agent shell\n";
+  return status;
+}
+
+}  // namespace sbx::cli

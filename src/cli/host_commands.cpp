@@ -1,0 +1,179 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "base/command.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+
+namespace sbx::cli {
+
+using nlohmann::json;
+
+namespace {
+
+std::filesystem::path own_program() { return std::filesystem::read_symlink("/proc/self/exe"); }
+
+Result<json> running_daemon(const ApiClient& client) {
+  ApiClient quiet = client;
+  quiet.start_daemon = false;
+  return quiet.call("GET", "/v1/daemon");
+}
+
+}  // namespace
+
+Result<int> daemon_start(const ApiClient& client, bool detach) {
+  if (detach) {
+    SBX_TRY(client.call("GET", "/v1/daemon"), "starting the daemon");
+    return daemon_status(client, false);
+  }
+  if (running_daemon(client)) return fail(ErrorCode::kConflict, "the daemon is running already");
+  const std::string program = own_program().parent_path() / "sbxd";
+  ::execl(program.c_str(), "sbxd", nullptr);
+  return fail_errno("starting " + program, errno);
+}
+
+Result<int> daemon_stop(const ApiClient& client) {
+  auto daemon = running_daemon(client);
+  if (!daemon) {
+    std::cout << "The daemon is not running\n";
+    return 0;
+  }
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, daemon->value("pid", 0), 0)));
+  SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "stopping the daemon");
+  pollfd ended{process.get(), POLLIN, 0};
+  if (process.valid() && ::poll(&ended, 1, 15'000) == 0) return fail(ErrorCode::kTimeout, "the daemon does not end");
+  std::cout << "Daemon stopped; sandboxes go on\n";
+  return 0;
+}
+
+Result<int> daemon_status(const ApiClient& client, bool as_json) {
+  const auto daemon = running_daemon(client);
+  if (as_json) {
+    json view = daemon ? *daemon : json{{"socket", client.paths().daemon_socket().native()}, {"log", client.paths().daemon_log().native()}};
+    view["status"] = daemon ? "running" : "stopped";
+    print_json(view);
+    return 0;
+  }
+  std::cout << "Status: " << (daemon ? "running" : "stopped") << "\nSocket: " << client.paths().daemon_socket().native()
+            << "\nLogs: " << client.paths().daemon_log().native() << "\n";
+  return 0;
+}
+
+Result<int> diagnose(const ApiClient& client, bool as_json) {
+  json checks = json::array();
+  checks.push_back({{"name", "CLI binary"}, {"status", "pass"}, {"message", own_program().native()}});
+  const auto daemon = client.call("GET", "/v1/daemon");
+  checks.push_back({{"name", "Daemon"}, {"status", daemon ? "pass" : "fail"}, {"message", daemon ? "running" : daemon.error().message}});
+  if (daemon) {
+    const bool same = daemon->value("version", "") == SBX_VERSION;
+    checks.push_back({{"name", "Version match"}, {"status", same ? "pass" : "warn"}, {"message", "daemon " + daemon->value("version", "") + ", CLI " SBX_VERSION}});
+    if (!same) checks.back()["hint"] = "sbx daemon restart";
+    const auto host = client.call("GET", "/v1/diagnose");
+    if (host) {
+      for (const auto& check : host->value("checks", json::array())) checks.push_back(check);
+    } else {
+      checks.push_back({{"name", "Daemon diagnostics"}, {"status", "fail"}, {"message", host.error().message}});
+    }
+  }
+  json summary = {{"pass", 0}, {"warn", 0}, {"fail", 0}, {"skip", 0}};
+  for (const auto& check : checks) {
+    const std::string status = check.value("status", "skip");
+    summary[status] = summary.value(status, 0) + 1;
+  }
+  if (as_json) {
+    print_json({{"version", "1.0"}, {"checks", checks}, {"summary", summary}});
+  } else {
+    for (const auto& check : checks) {
+      const std::string status = check.value("status", "");
+      std::cout << (status == "pass" ? "✓ " : status == "warn" ? "! " : "✗ ") << check.value("name", "") << ": " << check.value("message", "") << "\n";
+      if (check.contains("hint")) std::cout << "  → " << check.value("hint", "") << "\n";
+    }
+  }
+  return summary.value("fail", 0) == 0 ? 0 : 1;
+}
+
+Result<int> reset(const ApiClient& client, bool force) {
+  if (!force) SBX_CHECK(confirm("Delete every sandbox, template and image?"), "asking");
+  const json done = SBX_TRY(client.call("POST", "/v1/reset", json::object(), to_stderr(false)), "resetting");
+  SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "stopping the daemon");
+  std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - " << done.value("templates", 0)
+            << " template(s) removed\n  - " << done.value("images", 0) << " image(s) removed\n";
+  return 0;
+}
+
+Result<int> version(const ApiClient& client, bool as_json, bool debug) {
+  json view = {{"version", "v" SBX_VERSION}};
+  if (debug || as_json) {
+    if (const auto daemon = running_daemon(client); daemon) view["daemon_version"] = "v" + daemon->value("version", "");
+  }
+  if (as_json) print_json(view);
+  else std::cout << "sbx version: v" SBX_VERSION "\n";
+  if (debug && !as_json) std::cout << "daemon version: " << view.value("daemon_version", "not running") << "\n";
+  return 0;
+}
+
+Result<int> completion(const std::string& shell) {
+  const std::string words = "create run exec ls inspect stop rm prune cp version daemon diagnose reset login logout completion image template";
+  if (shell == "bash") std::cout << "complete -W '" << words << "' -o default sbx\n";
+  else if (shell == "zsh") std::cout << "#compdef sbx\ncompadd " << words << "\n";
+  else if (shell == "fish") std::cout << "complete -c sbx -n __fish_use_subcommand -a '" << words << "'\n";
+  else if (shell == "powershell") std::cout << "Register-ArgumentCompleter -Native -CommandName sbx -ScriptBlock { param($w) '" << words << "'.Split(' ') | Where-Object { $_ -like \"$w*\" } }\n";
+  else return fail(ErrorCode::kInvalid, "completion knows bash, zsh, fish and powershell");
+  return 0;
+}
+
+Result<int> image_list(const ApiClient& client, bool as_json) {
+  const json answer = SBX_TRY(client.call("GET", "/v1/images"), "listing the images");
+  const json images = answer.value("images", json::array());
+  if (as_json) {
+    print_json(answer);
+    return 0;
+  }
+  if (images.empty()) {
+    std::cout << "No images found; make one with: sbx image build\n";
+    return 0;
+  }
+  std::vector<std::vector<std::string>> table = {{"IMAGE", "SUITE", "KERNEL", "SIZE", "CREATED"}};
+  for (const auto& entry : images) table.push_back({entry.value("id", ""), entry.value("suite", ""), entry.value("kernel", ""), format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
+  std::cout << format_table(table);
+  return 0;
+}
+
+Result<int> image_build(const ApiClient& client, bool as_json) {
+  const json made = SBX_TRY(client.call("POST", "/v1/images", json::object(), to_stderr(false)), "building the image");
+  if (as_json) print_json(made);
+  else std::cout << "✓ Image " << made.value("id", "") << " (" << format_size(made.value("size", 0ULL)) << ")\n";
+  return 0;
+}
+
+Result<int> template_list(const ApiClient& client, bool as_json, bool quiet) {
+  const json answer = SBX_TRY(client.call("GET", "/v1/templates"), "listing the templates");
+  if (as_json) {
+    print_json(answer);
+    return 0;
+  }
+  const json templates = answer.value("templates", json::array());
+  std::vector<std::vector<std::string>> table = {{"TEMPLATE", "IMAGE", "ACCELERATOR", "CPUS", "MEMORY", "SIZE", "CREATED"}};
+  for (const auto& entry : templates) {
+    if (quiet) std::cout << entry.value("id", "") << "\n";
+    table.push_back({entry.value("id", ""), entry.value("image", ""), entry.value("accelerator", ""), std::to_string(entry.value("cpus", 0)),
+                     std::to_string(entry.value("memory_mib", 0)) + " MiB", format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
+  }
+  if (!quiet) std::cout << (templates.empty() ? "No templates found\n" : format_table(table));
+  return 0;
+}
+
+Result<int> remove_artifacts(const ApiClient& client, const std::string& kind, const std::vector<std::string>& ids) {
+  for (const auto& id : ids) {
+    SBX_TRY(client.call("DELETE", "/v1/" + kind + "s/" + percent_encode(id)), "removing a " + kind);
+    std::cout << "Deleted " << id << "\n";
+  }
+  return 0;
+}
+
+}  // namespace sbx::cli
