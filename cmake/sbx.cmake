@@ -12,8 +12,8 @@ target_compile_definitions(sbx_options INTERFACE BOOST_ASIO_NO_DEPRECATED _GNU_S
 target_include_directories(sbx_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_link_libraries(sbx_options INTERFACE Threads::Threads)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-  # False positive of GCC 12 on Asio's coroutine frames, whose promise type has both operators.
-  target_compile_options(sbx_options INTERFACE -Wno-mismatched-new-delete)
+  # False positives of GCC 12: Asio's coroutine frames, whose promise type has both operators, and std::string + char*.
+  target_compile_options(sbx_options INTERFACE -Wno-mismatched-new-delete -Wno-restrict)
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   # libstdc++ 12 hides std::expected from clang 16, which supports what it needs.

@@ -2,6 +2,8 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <algorithm>
+#include <cctype>
 #include <ctime>
 
 namespace sbx::keeper {
@@ -42,6 +44,14 @@ std::string single(const char* key, json value) {
 }
 
 json failed_status(const std::string& error) { return {{"exit_code", 125}, {"error", error}}; }
+
+// An id that the daemon chose stands in paths and in file names of the guest.
+bool usable_id(const json& id) {
+  if (!id.is_string()) return false;
+  const auto& text = id.get_ref<const std::string&>();
+  return !text.empty() && text.size() <= 64 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-'; });
+}
 
 // What the guest says of how a command ended, reduced to what ExecStatus may hold.
 json checked_status(std::string_view text) {
@@ -176,7 +186,8 @@ Awaitable<Result<json>> ExecTable::read_head(wire::Http2Stream& client, std::str
 
 std::shared_ptr<Exec> ExecTable::add(const json& head) {
   auto exec = std::make_shared<Exec>(executor_);
-  exec->id = "e" + std::to_string(next_id_++);
+  exec->id = head.contains("id") && usable_id(head["id"]) ? head["id"].get<std::string>() : std::string();
+  while (exec->id.empty() || execs_.contains(exec->id)) exec->id = "e" + std::to_string(next_id_++);
   exec->argv = head["argv"];
   exec->detach = head.contains("detach") && head["detach"] == true;
   exec->started_at = rfc3339(std::chrono::system_clock::now());
