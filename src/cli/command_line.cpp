@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+#include <set>
 
 #include "cli/units.h"
 
@@ -196,9 +197,12 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
       on(ls, [json, quiet](const ApiClient& client) { return template_list(client, *json, *quiet); });
     }
   }
-  for (const std::string word : {"attach", "env", "kit", "mcp", "mount", "move", "policy", "ports", "secret", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"}) {
-    auto* missing = app.add_subcommand(word)->allow_extras()->group("");
-    on(missing, [word](const ApiClient&) -> Result<int> { return fail(ErrorCode::kInvalid, "'sbx " + word + "' is not built yet"); });
+  // Commands of the reference that this version lacks, whatever their arguments.
+  static const std::set<std::string> kMissing = {"attach", "env", "kit", "mcp", "mount", "move", "policy", "ports", "secret", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"};
+  const auto verb = std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
+  if (verb != words.end() && kMissing.contains(*verb)) {
+    result.action = [word = *verb](const ApiClient&) -> Result<int> { return fail(ErrorCode::kInvalid, "'sbx " + word + "' is not built yet"); };
+    return result;
   }
 
   result.json = std::ranges::find(words, "--json") != words.end();
