@@ -144,7 +144,8 @@ Awaitable<void> read_client(BridgePtr bridge) {
       bridge->input_bytes += message.size() - 1;
       bridge->input.emplace_back(message.substr(1));
       bridge->input_changed.notify();
-      while (bridge->input_bytes > 2 * kStdinWindow && !bridge->gone && !bridge->finished) co_await bridge->input_changed.wait();
+      while (bridge->input_bytes > 2 * kStdinWindow && !bridge->gone && !bridge->finished)
+        co_await bridge->input_changed.wait();
     } else if (message.front() == 1) {
       json parsed = json::parse(message.substr(1), nullptr, false);
       if (!parsed.is_object()) continue;
@@ -168,7 +169,8 @@ Awaitable<Result<void>> pass_output(BridgePtr bridge) {
     SBX_CO_TRY(const auto body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
     const json parsed = json::parse(body, nullptr, false);
     const json error = parsed.is_object() && parsed.contains("error") ? parsed["error"] : json::object();
-    co_return fail(error_code_from(sandbox::text_field(error, "code")), sandbox::text_field(error, "message", "the command could not be started"));
+    co_return fail(error_code_from(sandbox::text_field(error, "code")),
+                   sandbox::text_field(error, "message", "the command could not be started"));
   }
   json started;
   started["started"] = {{"id", bridge->session.id}};
@@ -188,11 +190,13 @@ Awaitable<Result<void>> run_command(BridgePtr bridge, Daemon& daemon, std::strin
   boost::system::error_code error;
   co_await bridge->client.async_read(first, into(error));
   if (error) co_return fail(ErrorCode::kUnavailable, "the client is gone");
-  const json body = json::parse(std::string_view(static_cast<const char*>(first.data().data()), first.size()), nullptr, false);
+  const json body =
+      json::parse(std::string_view(static_cast<const char*>(first.data().data()), first.size()), nullptr, false);
   SBX_CO_TRY(auto head, exec_head(body), "reading the command");
   const bool wants_stdin = head["stdin"].get<bool>();
   Progress progress = [bridge](const std::string& line) { bridge->send_text({{"progress", line}}); };
-  SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(std::move(name), std::move(head), std::move(progress)), "running a command");
+  SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(std::move(name), std::move(head), std::move(progress)),
+             "running a command");
   const auto executor = co_await asio::this_coro::executor;
   if (!wants_stdin) bridge->input_ended = true;
   asio::co_spawn(executor, read_client(bridge), asio::detached);
@@ -202,7 +206,8 @@ Awaitable<Result<void>> run_command(BridgePtr bridge, Daemon& daemon, std::strin
 
 }  // namespace
 
-Awaitable<void> serve_attach(Socket socket, const beast::http::request<beast::http::string_body>& upgrade, Daemon& daemon, std::string name) {
+Awaitable<void> serve_attach(Socket socket, const beast::http::request<beast::http::string_body>& upgrade,
+                             Daemon& daemon, std::string name) {
   const auto executor = co_await asio::this_coro::executor;
   auto bridge = std::make_shared<Bridge>(std::move(socket), executor);
   bridge->client.read_message_max(4U << 20U);

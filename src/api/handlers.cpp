@@ -22,7 +22,12 @@ namespace {
 constexpr std::size_t kMostArguments = 4096;
 
 json image_view(const image::ImageManifest& m) {
-  return {{"id", m.id}, {"suite", m.suite}, {"kernel", m.kernel_version}, {"size", m.stored_bytes}, {"disk_bytes", m.disk_bytes}, {"created_at", m.created_at}};
+  return {{"id", m.id},
+          {"suite", m.suite},
+          {"kernel", m.kernel_version},
+          {"size", m.stored_bytes},
+          {"disk_bytes", m.disk_bytes},
+          {"created_at", m.created_at}};
 }
 
 Result<std::vector<std::string>> texts(const json& body, const char* key) {
@@ -34,7 +39,8 @@ Result<std::vector<std::string>> texts(const json& body, const char* key) {
   for (const auto& entry : *found) {
     if (!entry.is_string()) return refuse();
     list.push_back(entry.get<std::string>());
-    if (list.back().find('\0') != std::string::npos) return fail(ErrorCode::kInvalid, std::string(key) + " must not hold NUL bytes");
+    if (list.back().find('\0') != std::string::npos)
+      return fail(ErrorCode::kInvalid, std::string(key) + " must not hold NUL bytes");
   }
   return list;
 }
@@ -59,8 +65,12 @@ Result<json> exec_head(const json& body) {
 SBX_HANDLER(get_daemon) {
   (void)request, (void)progress;
   const auto& paths = daemon.lifecycle.paths();
-  co_return json{{"version", SBX_VERSION}, {"pid", ::getpid()}, {"uptime_ms", store::now_ms() - daemon.started_ms},
-                 {"home", paths.home.native()}, {"socket", paths.daemon_socket().native()}, {"log", paths.daemon_log().native()}};
+  co_return json{{"version", SBX_VERSION},
+                 {"pid", ::getpid()},
+                 {"uptime_ms", store::now_ms() - daemon.started_ms},
+                 {"home", paths.home.native()},
+                 {"socket", paths.daemon_socket().native()},
+                 {"log", paths.daemon_log().native()}};
 }
 
 SBX_HANDLER(stop_daemon) {
@@ -81,8 +91,10 @@ SBX_HANDLER(list_sandboxes) {
 }
 
 SBX_HANDLER(create_sandbox) {
-  SBX_CO_TRY(auto wanted, sandbox::parse_create_request(request.body, daemon.lifecycle.paths().home), "reading the request");
-  SBX_CO_TRY(const auto row, co_await daemon.lifecycle.create(std::move(wanted), std::move(progress)), "creating a sandbox");
+  SBX_CO_TRY(auto wanted, sandbox::parse_create_request(request.body, daemon.lifecycle.paths().home),
+             "reading the request");
+  SBX_CO_TRY(const auto row, co_await daemon.lifecycle.create(std::move(wanted), std::move(progress)),
+             "creating a sandbox");
   co_return sandbox_view(row);
 }
 
@@ -114,7 +126,8 @@ SBX_HANDLER(remove_sandbox) {
 }
 
 SBX_HANDLER(start_sandbox) {
-  SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], std::move(progress)), "starting a sandbox");
+  SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], std::move(progress)),
+             "starting a sandbox");
   co_return json{{"started", started}};
 }
 
@@ -212,7 +225,8 @@ SBX_HANDLER(list_images) {
 
 SBX_HANDLER(build_image) {
   (void)request;
-  SBX_CO_TRY(const auto manifest, co_await daemon.lifecycle.artifacts().build_image(std::move(progress)), "building an image");
+  SBX_CO_TRY(const auto manifest, co_await daemon.lifecycle.artifacts().build_image(std::move(progress)),
+             "building an image");
   co_return image_view(manifest);
 }
 
@@ -220,11 +234,13 @@ SBX_HANDLER(remove_image) {
   (void)progress;
   const std::string id = request.params["id"];
   for (const auto& entry : daemon.lifecycle.artifacts().templates()) {
-    if (entry.image_id == id) co_return fail(ErrorCode::kConflict, "image " + id + " is used by template " + entry.id + "; remove that first");
+    if (entry.image_id == id)
+      co_return fail(ErrorCode::kConflict, "image " + id + " is used by template " + entry.id + "; remove that first");
   }
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   for (const auto& row : rows) {
-    if (row.image_id == id) co_return fail(ErrorCode::kConflict, "image " + id + " is used by sandbox '" + row.name + "'");
+    if (row.image_id == id)
+      co_return fail(ErrorCode::kConflict, "image " + id + " is used by sandbox '" + row.name + "'");
   }
   SBX_CO_CHECK(image::remove_image(daemon.lifecycle.paths().images(), id), "removing an image");
   co_return json::object();
@@ -234,8 +250,13 @@ SBX_HANDLER(list_templates) {
   (void)request, (void)progress;
   json list = json::array();
   for (const auto& entry : daemon.lifecycle.artifacts().templates()) {
-    list.push_back({{"id", entry.id}, {"image", entry.image_id}, {"accelerator", entry.accelerator}, {"cpus", entry.cpus},
-                    {"memory_mib", entry.memory_mib}, {"created_at", entry.created_at}, {"size", entry.stored_bytes}});
+    list.push_back({{"id", entry.id},
+                    {"image", entry.image_id},
+                    {"accelerator", entry.accelerator},
+                    {"cpus", entry.cpus},
+                    {"memory_mib", entry.memory_mib},
+                    {"created_at", entry.created_at},
+                    {"size", entry.stored_bytes}});
   }
   co_return json{{"templates", list}};
 }
@@ -245,7 +266,8 @@ SBX_HANDLER(remove_template) {
   const std::string id = request.params["id"];
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   for (const auto& row : rows) {
-    if (row.template_id == id) co_return fail(ErrorCode::kConflict, "template " + id + " is used by sandbox '" + row.name + "'");
+    if (row.template_id == id)
+      co_return fail(ErrorCode::kConflict, "template " + id + " is used by sandbox '" + row.name + "'");
   }
   SBX_CO_CHECK(daemon.lifecycle.artifacts().remove_template(id), "removing a template");
   co_return json::object();

@@ -123,8 +123,10 @@ Awaitable<void> send_logs(Socket& socket, const HttpRequest& http_request, Daemo
     co_await asio::async_write(socket, http::make_chunk(asio::buffer(buffer.data(), *got)), into(error));
     if (error) connected = false;
   }
-  if (!connected) (*stream)->reset();
-  else co_await asio::async_write(socket, http::make_chunk_last(), into(error));
+  if (!connected)
+    (*stream)->reset();
+  else
+    co_await asio::async_write(socket, http::make_chunk_last(), into(error));
 }
 
 Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, Daemon& daemon, bool& upgraded) {
@@ -132,7 +134,9 @@ Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, Daemon& daemon
   request.method = std::string(http_request.method_string());
   parse_target(std::string_view(http_request.target().data(), http_request.target().size()), request);
   auto route = find_route(request);
-  if (!route) co_return co_await send_json(socket, http_request, wire::http_status(route.error().code), error_body(route.error()));
+  if (!route)
+    co_return co_await send_json(socket, http_request, wire::http_status(route.error().code),
+                                 error_body(route.error()));
   if (!http_request.body().empty()) {
     request.body = json::parse(http_request.body(), nullptr, false);
     if (request.body.is_discarded()) {
@@ -181,7 +185,10 @@ Awaitable<void> serve_connection(Socket socket, Daemon& daemon) {
     const auto started = store::now_ms();
     bool upgraded = false;
     going = co_await answer(socket, request, daemon, upgraded);
-    log_line({{"message", "http request"}, {"method", std::string(request.method_string())}, {"uri", std::string(request.target())}, {"ms", store::now_ms() - started}});
+    log_line({{"message", "http request"},
+              {"method", std::string(request.method_string())},
+              {"uri", std::string(request.target())},
+              {"ms", store::now_ms() - started}});
     if (upgraded) co_return;
   }
   boost::system::error_code ignored;

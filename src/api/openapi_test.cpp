@@ -16,7 +16,8 @@ TEST(OpenApi, ListsExactlyTheRoutesOfTheDaemon) {
     for (const auto& operation : path.second) {
       auto method = operation.first.as<std::string>();
       if (method == "parameters") continue;
-      std::ranges::transform(method, method.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+      std::ranges::transform(method, method.begin(),
+                             [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
       documented.insert(method + " " + path.first.as<std::string>());
       EXPECT_TRUE(operation.second["summary"]) << path.first;
       EXPECT_TRUE(operation.second["responses"]) << path.first;

@@ -75,7 +75,12 @@ Result<const Route*> find_route(Request& request) {
 }
 
 std::string percent_decode(std::string_view text) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+  };
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0) {
@@ -96,7 +101,8 @@ void parse_target(std::string_view target, Request& request) {
   while (!rest.empty()) {
     const auto pair = rest.substr(0, rest.find('&'));
     const auto equals = pair.find('=');
-    request.query[percent_decode(pair.substr(0, equals))] = equals == std::string_view::npos ? "" : percent_decode(pair.substr(equals + 1));
+    request.query[percent_decode(pair.substr(0, equals))] =
+        equals == std::string_view::npos ? "" : percent_decode(pair.substr(equals + 1));
     rest = pair.size() < rest.size() ? rest.substr(pair.size() + 1) : std::string_view();
   }
 }

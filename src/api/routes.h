@@ -46,8 +46,8 @@ struct Route {
 
 const std::vector<Route>& route_table();
 
-// The route of request.method and request.path, with request.params filled in. kNotFound, or kInvalid if the path exists
-// with other methods only.
+// The route of request.method and request.path, with request.params filled in. kNotFound, or kInvalid if the path
+// exists with other methods only.
 Result<const Route*> find_route(Request& request);
 
 // "a%20b" -> "a b"; '+' stays. nullopt-like: a broken escape is kept as it is.

@@ -7,9 +7,15 @@ namespace sbx::api {
 using nlohmann::json;
 
 json sandbox_view(const store::Sandbox& s) {
-  json view = {{"name", s.name}, {"id", s.id}, {"agent", s.agent}, {"status", store::to_string(s.state)},
-               {"cpus", s.cpus}, {"memory_mib", s.memory_mib}, {"auto_stop_s", s.auto_stop_s},
-               {"created_at", store::rfc3339(s.created_at)}, {"last_used_at", store::rfc3339(s.last_used_at)}};
+  json view = {{"name", s.name},
+               {"id", s.id},
+               {"agent", s.agent},
+               {"status", store::to_string(s.state)},
+               {"cpus", s.cpus},
+               {"memory_mib", s.memory_mib},
+               {"auto_stop_s", s.auto_stop_s},
+               {"created_at", store::rfc3339(s.created_at)},
+               {"last_used_at", store::rfc3339(s.last_used_at)}};
   json workspaces = json::array();
   json readonly = json::array();
   for (const auto& workspace : s.workspaces) {

@@ -12,8 +12,8 @@ struct CodeName {
   std::string_view name;
 };
 constexpr std::array kCodeNames = {
-    CodeName{ErrorCode::kNotFound, "not_found"}, CodeName{ErrorCode::kConflict, "conflict"},
-    CodeName{ErrorCode::kDenied, "denied"},      CodeName{ErrorCode::kInvalid, "invalid"},
+    CodeName{ErrorCode::kNotFound, "not_found"},      CodeName{ErrorCode::kConflict, "conflict"},
+    CodeName{ErrorCode::kDenied, "denied"},           CodeName{ErrorCode::kInvalid, "invalid"},
     CodeName{ErrorCode::kUnavailable, "unavailable"}, CodeName{ErrorCode::kTimeout, "timeout"},
     CodeName{ErrorCode::kInternal, "internal"},
 };

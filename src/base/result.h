@@ -48,21 +48,21 @@ std::unexpected<Error> fail_errno(std::string_view what, int error_number);
 }  // namespace sbx
 
 // The value of a Result, or return its Error with `what` added to the context. Not for coroutines.
-#define SBX_TRY(expr, what)                                                               \
-  ({                                                                                      \
-    auto sbx_try_result_ = (expr);                                                        \
-    if (!sbx_try_result_) {                                                               \
-      return std::unexpected(std::move(sbx_try_result_).error().while_doing(what));       \
-    }                                                                                     \
-    std::move(sbx_try_result_).value();                                                   \
+#define SBX_TRY(expr, what)                                                         \
+  ({                                                                                \
+    auto sbx_try_result_ = (expr);                                                  \
+    if (!sbx_try_result_) {                                                         \
+      return std::unexpected(std::move(sbx_try_result_).error().while_doing(what)); \
+    }                                                                               \
+    std::move(sbx_try_result_).value();                                             \
   })
 
 // The same for a Result<void>.
-#define SBX_CHECK(expr, what)                                                             \
-  do {                                                                                    \
-    if (auto sbx_check_result_ = (expr); !sbx_check_result_) {                            \
-      return std::unexpected(std::move(sbx_check_result_).error().while_doing(what));     \
-    }                                                                                     \
+#define SBX_CHECK(expr, what)                                                         \
+  do {                                                                                \
+    if (auto sbx_check_result_ = (expr); !sbx_check_result_) {                        \
+      return std::unexpected(std::move(sbx_check_result_).error().while_doing(what)); \
+    }                                                                                 \
   } while (false)
 
 // In coroutines (GCC 12 cannot co_await inside a statement expression): declares `decl` from a Result.
@@ -70,17 +70,17 @@ std::unexpected<Error> fail_errno(std::string_view what, int error_number);
 #define SBX_CO_TRY_CAT2(a, b) a##b
 #define SBX_CO_TRY_CAT(a, b) SBX_CO_TRY_CAT2(a, b)
 #define SBX_CO_TRY(decl, expr, what) SBX_CO_TRY_IMPL(SBX_CO_TRY_CAT(sbx_co_try_, __LINE__), decl, expr, what)
-#define SBX_CO_TRY_IMPL(tmp, decl, expr, what)                                            \
-  auto tmp = (expr);                                                                      \
-  if (!tmp) {                                                                             \
-    co_return std::unexpected(std::move(tmp).error().while_doing(what));                  \
-  }                                                                                       \
+#define SBX_CO_TRY_IMPL(tmp, decl, expr, what)                           \
+  auto tmp = (expr);                                                     \
+  if (!tmp) {                                                            \
+    co_return std::unexpected(std::move(tmp).error().while_doing(what)); \
+  }                                                                      \
   decl = std::move(tmp).value()
 
-#define SBX_CO_CHECK(expr, what)                                                          \
-  do {                                                                                    \
-    auto sbx_check_result_ = (expr);                                                      \
-    if (!sbx_check_result_) {                                                             \
-      co_return std::unexpected(std::move(sbx_check_result_).error().while_doing(what));  \
-    }                                                                                     \
+#define SBX_CO_CHECK(expr, what)                                                         \
+  do {                                                                                   \
+    auto sbx_check_result_ = (expr);                                                     \
+    if (!sbx_check_result_) {                                                            \
+      co_return std::unexpected(std::move(sbx_check_result_).error().while_doing(what)); \
+    }                                                                                    \
   } while (false)

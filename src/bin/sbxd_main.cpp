@@ -1,5 +1,6 @@
 // sbxd [--app-name NAME] [--ready-fd N]: the daemon. One per HOME (flock on HOME/sbxd.lock; a second one exits with 3).
-// Logs to stderr, or to HOME/log/sbxd.log when started with --ready-fd, where it writes one byte once it can be reached.
+// Logs to stderr, or to HOME/log/sbxd.log when started with --ready-fd, where it writes one byte once it can be
+// reached.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -32,14 +33,18 @@ Result<Options> parse(int argc, char** argv) {
   for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
     if (i + 1 >= argc) return sbx::fail(sbx::ErrorCode::kInvalid, name + " needs a value");
-    if (name == "--app-name") options.app_name = argv[i + 1];
-    else if (name == "--ready-fd") options.ready_fd = std::atoi(argv[i + 1]);
-    else return sbx::fail(sbx::ErrorCode::kInvalid, "unknown option " + name);
+    if (name == "--app-name")
+      options.app_name = argv[i + 1];
+    else if (name == "--ready-fd")
+      options.ready_fd = std::atoi(argv[i + 1]);
+    else
+      return sbx::fail(sbx::ErrorCode::kInvalid, "unknown option " + name);
   }
   return options;
 }
 
-sbx::sandbox::Awaitable<void> start(sbx::api::Daemon& daemon, asio::local::stream_protocol::acceptor& listener, int ready_fd) {
+sbx::sandbox::Awaitable<void> start(sbx::api::Daemon& daemon, asio::local::stream_protocol::acceptor& listener,
+                                    int ready_fd) {
   co_await daemon.lifecycle.adopt();
   const auto executor = listener.get_executor();
   asio::co_spawn(executor, sbx::api::serve(std::move(listener), daemon), asio::detached);
@@ -78,9 +83,11 @@ Result<void> run(const Options& options) {
   std::error_code ignored;
   std::filesystem::remove(paths.daemon_socket(), ignored);  // ours: we hold the lock
   const mode_t mask = ::umask(0177);
-  asio::local::stream_protocol::acceptor listener(loop, asio::local::stream_protocol::endpoint(paths.daemon_socket().native()));
+  asio::local::stream_protocol::acceptor listener(
+      loop, asio::local::stream_protocol::endpoint(paths.daemon_socket().native()));
   ::umask(mask);
-  sbx::api::log_line({{"message", "sbxd started"}, {"version", SBX_VERSION}, {"pid", ::getpid()}, {"home", paths.home.native()}});
+  sbx::api::log_line(
+      {{"message", "sbxd started"}, {"version", SBX_VERSION}, {"pid", ::getpid()}, {"home", paths.home.native()}});
   asio::co_spawn(loop, start(daemon, listener, options.ready_fd), asio::detached);
   loop.run();
   std::filesystem::remove(paths.daemon_socket(), ignored);

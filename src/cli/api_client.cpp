@@ -18,12 +18,14 @@ using nlohmann::json;
 namespace {
 
 constexpr std::size_t kLongestLine = 1U << 20U;
+constexpr const char* kLost = "the daemon went away";
 constexpr int kStartDeadlineMs = 30'000;
 
 Result<UniqueFd> connect_to(const std::filesystem::path& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.native().size() >= sizeof address.sun_path) return fail(ErrorCode::kInvalid, "socket path too long: " + path.native());
+  if (path.native().size() >= sizeof address.sun_path)
+    return fail(ErrorCode::kInvalid, "socket path too long: " + path.native());
   std::memcpy(address.sun_path, path.c_str(), path.native().size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail_errno("making a socket", errno);
@@ -38,7 +40,8 @@ std::string request_text(const std::string& method, const std::string& target, c
   if (lines) text += "Accept: application/x-ndjson\r\n";
   if (body.is_null()) return text + "Content-Length: 0\r\n\r\n";
   const std::string payload = body.dump(-1, ' ', false, json::error_handler_t::replace);
-  return text + "Content-Type: application/json\r\nContent-Length: " + std::to_string(payload.size()) + "\r\n\r\n" + payload;
+  return text + "Content-Type: application/json\r\nContent-Length: " + std::to_string(payload.size()) + "\r\n\r\n" +
+         payload;
 }
 
 }  // namespace
@@ -79,7 +82,8 @@ Result<void> ApiClient::spawn_daemon() const {
   if (!app_name_.empty()) command.add({"--app-name", app_name_});
   // stderr is the log until the daemon has opened it itself: what it says before it dies is worth reading.
   auto log = SBX_TRY(open_file(paths_.daemon_log(), O_WRONLY | O_CREAT | O_APPEND, 0600), "opening the daemon's log");
-  auto child = SBX_TRY(command.keep_fd(write_end.get()).stderr_to(log.get()).new_session().working_folder("/").start(), "starting " + program.native());
+  auto child = SBX_TRY(command.keep_fd(write_end.get()).stderr_to(log.get()).new_session().working_folder("/").start(),
+                       "starting " + program.native());
   write_end.reset();
   pollfd waiting{ready.get(), POLLIN, 0};
   char byte = 0;
@@ -103,7 +107,7 @@ Result<bool> ResponseReader::fill() {
   do {
     got = ::recv(fd_, piece, sizeof piece, 0);
   } while (got < 0 && errno == EINTR);
-  if (got < 0) return fail_errno("reading from the daemon", errno);
+  if (got < 0) return fail(ErrorCode::kUnavailable, kLost);  // ECONNRESET
   buffer_.append(piece, static_cast<std::size_t>(got));
   return got > 0;
 }
@@ -117,13 +121,14 @@ Result<std::string> ResponseReader::line() {
       return text;
     }
     if (buffer_.size() > kLongestLine) return fail(ErrorCode::kInternal, "the daemon's answer is not HTTP");
-    if (!SBX_TRY(fill(), "reading an answer")) return fail(ErrorCode::kUnavailable, "the daemon went away");
+    if (!SBX_TRY(fill(), "reading an answer")) return fail(ErrorCode::kUnavailable, kLost);
   }
 }
 
 Result<int> ResponseReader::read_head() {
   const std::string first = SBX_TRY(line(), "reading an answer");
-  if (!first.starts_with("HTTP/1.1 ") || first.size() < 12) return fail(ErrorCode::kInternal, "the daemon's answer is not HTTP");
+  if (!first.starts_with("HTTP/1.1 ") || first.size() < 12)
+    return fail(ErrorCode::kInternal, "the daemon's answer is not HTTP");
   for (;;) {
     std::string header = SBX_TRY(line(), "reading an answer");
     if (header.empty()) break;
@@ -142,7 +147,7 @@ Result<std::string> ResponseReader::read_piece() {
   }
   if (left_ == 0) return std::string();
   while (buffer_.empty()) {
-    if (!SBX_TRY(fill(), "reading an answer")) return fail(ErrorCode::kUnavailable, "the daemon went away");
+    if (!SBX_TRY(fill(), "reading an answer")) return fail(ErrorCode::kUnavailable, kLost);
   }
   std::string piece = buffer_.substr(0, left_);
   buffer_.erase(0, piece.size());
@@ -151,9 +156,21 @@ Result<std::string> ResponseReader::read_piece() {
   return piece;
 }
 
-Result<json> ApiClient::call(const std::string& method, const std::string& target, const json& body, const Progress& progress) const {
+Result<json> ApiClient::call(const std::string& method, const std::string& target, const json& body,
+                             const Progress& progress) const {
+  // A daemon that dies under a question that changes nothing: ask the next one.
+  for (int attempt = 0; method == "GET" && attempt < 3; ++attempt) {
+    auto answer = call_once(method, target, body, progress);
+    if (answer || answer.error().code != ErrorCode::kUnavailable || answer.error().message != kLost) return answer;
+  }
+  return call_once(method, target, body, progress);
+}
+
+Result<json> ApiClient::call_once(const std::string& method, const std::string& target, const json& body,
+                                  const Progress& progress) const {
   const auto fd = SBX_TRY(connect(), "reaching the daemon");
-  SBX_CHECK(write_all(fd.get(), request_text(method, target, body, static_cast<bool>(progress))), "asking the daemon");
+  if (!write_all(fd.get(), request_text(method, target, body, static_cast<bool>(progress))))
+    return fail(ErrorCode::kUnavailable, kLost);
   ResponseReader reader(fd.get());
   const int status = SBX_TRY(reader.read_head(), "asking the daemon");
   std::string text;
@@ -166,8 +183,10 @@ Result<json> ApiClient::call(const std::string& method, const std::string& targe
       json parsed = json::parse(text.substr(0, end), nullptr, false);
       text.erase(0, end + 1);
       if (!parsed.is_object()) continue;
-      if (parsed.contains("progress")) progress(parsed.value("progress", ""));
-      else answer = std::move(parsed);
+      if (parsed.contains("progress"))
+        progress(parsed.value("progress", ""));
+      else
+        answer = std::move(parsed);
     }
   }
   if (!progress || status != 200) {
@@ -180,7 +199,8 @@ Result<json> ApiClient::call(const std::string& method, const std::string& targe
   return std::unexpected(error_from(answer));
 }
 
-Result<void> ApiClient::stream(const std::string& target, const std::function<Result<void>(std::string_view)>& sink) const {
+Result<void> ApiClient::stream(const std::string& target,
+                               const std::function<Result<void>(std::string_view)>& sink) const {
   const auto fd = SBX_TRY(connect(), "reaching the daemon");
   SBX_CHECK(write_all(fd.get(), request_text("GET", target, nullptr, false)), "asking the daemon");
   ResponseReader reader(fd.get());
@@ -189,8 +209,10 @@ Result<void> ApiClient::stream(const std::string& target, const std::function<Re
   for (;;) {
     const std::string piece = SBX_TRY(reader.read_piece(), "asking the daemon");
     if (piece.empty()) break;
-    if (status >= 400) error += piece;
-    else SBX_CHECK(sink(piece), "reading the answer");
+    if (status >= 400)
+      error += piece;
+    else
+      SBX_CHECK(sink(piece), "reading the answer");
   }
   if (status >= 400) return std::unexpected(error_from(json::parse(error, nullptr, false)));
   return {};

@@ -22,13 +22,16 @@ class ApiClient {
   Result<UniqueFd> connect(bool start = true) const;
   // One request. `progress`, if given, asks for NDJSON and sees each line for a person. API errors keep their code.
   using Progress = std::function<void(const std::string&)>;
-  Result<nlohmann::json> call(const std::string& method, const std::string& target, const nlohmann::json& body = nullptr, const Progress& progress = {}) const;
+  Result<nlohmann::json> call(const std::string& method, const std::string& target,
+                              const nlohmann::json& body = nullptr, const Progress& progress = {}) const;
   // A GET whose body goes to `sink` as it comes. kNotFound and the like as call().
   Result<void> stream(const std::string& target, const std::function<Result<void>(std::string_view)>& sink) const;
   bool start_daemon = true;
 
  private:
   Result<void> spawn_daemon() const;
+  Result<nlohmann::json> call_once(const std::string& method, const std::string& target, const nlohmann::json& body,
+                                   const Progress& progress) const;
   store::Paths paths_;
   std::string app_name_;
 };

@@ -61,11 +61,14 @@ class RawTerminal {
 class Attachment {
  public:
   Attachment(UniqueFd fd, AttachOptions options)
-      : fd_(std::move(fd)), options_(std::move(options)), reader_([this](wire::StdStream stream, std::string_view data) { take(stream, data); }) {}
+      : fd_(std::move(fd)),
+        options_(std::move(options)),
+        reader_([this](wire::StdStream stream, std::string_view data) { take(stream, data); }) {}
 
   Result<int> run(const std::string& sandbox) {
     SBX_CHECK(upgrade(sandbox), "reaching the daemon");
-    SBX_CHECK(send(kText, options_.command.dump(-1, ' ', false, json::error_handler_t::replace)), "sending the command");
+    SBX_CHECK(send(kText, options_.command.dump(-1, ' ', false, json::error_handler_t::replace)),
+              "sending the command");
     if (options_.stdin_fd < 0) SBX_CHECK(control({{"stdin_eof", true}}), "sending the command");
     for (;;) {
       SBX_CHECK(step(), "running the command");
@@ -77,10 +80,11 @@ class Attachment {
 
  private:
   Result<void> upgrade(const std::string& sandbox) {
-    SBX_CHECK(write_all(fd_.get(), "GET /v1/sandboxes/" + percent_encode(sandbox) +
-                                       "/attach HTTP/1.1\r\nHost: sbx\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2J4c2J4c2J4c2J4c2J4eA==\r\n\r\n"),
-              "asking the daemon");
+    SBX_CHECK(
+        write_all(fd_.get(), "GET /v1/sandboxes/" + percent_encode(sandbox) +
+                                 "/attach HTTP/1.1\r\nHost: sbx\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                                 "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2J4c2J4c2J4c2J4c2J4eA==\r\n\r\n"),
+        "asking the daemon");
     ResponseReader head(fd_.get());
     const int status = SBX_TRY(head.read_head(), "asking the daemon");
     if (status != 101) {
@@ -98,10 +102,12 @@ class Attachment {
       frame += static_cast<char>(0x80U | payload.size());
     } else if (payload.size() < 65536) {
       frame += static_cast<char>(0x80U | 126U);
-      for (int shift = 8; shift >= 0; shift -= 8) frame += static_cast<char>(payload.size() >> static_cast<unsigned>(shift));
+      for (int shift = 8; shift >= 0; shift -= 8)
+        frame += static_cast<char>(payload.size() >> static_cast<unsigned>(shift));
     } else {
       frame += static_cast<char>(0x80U | 127U);
-      for (int shift = 56; shift >= 0; shift -= 8) frame += static_cast<char>(payload.size() >> static_cast<unsigned>(shift));
+      for (int shift = 56; shift >= 0; shift -= 8)
+        frame += static_cast<char>(payload.size() >> static_cast<unsigned>(shift));
     }
     const char mask[4] = {0x1f, 0x2e, 0x3d, 0x4c};
     frame.append(mask, 4);
@@ -115,15 +121,18 @@ class Attachment {
 
   Result<void> step() {
     const bool stdin_open = options_.stdin_fd >= 0 && in_flight_ + kPiece <= kWindow && started_ && !sending_failed_;
-    pollfd fds[3] = {{fd_.get(), POLLIN, 0}, {g_signal_pipe[0], POLLIN, 0}, {stdin_open ? options_.stdin_fd : -1, POLLIN, 0}};
+    pollfd fds[3] = {
+        {fd_.get(), POLLIN, 0}, {g_signal_pipe[0], POLLIN, 0}, {stdin_open ? options_.stdin_fd : -1, POLLIN, 0}};
     if (input_.empty() || !parse_frames()) {
       if (::poll(fds, 3, -1) < 0 && errno != EINTR) return fail_errno("waiting", errno);
     }
     if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
       char piece[65536];
       const ssize_t got = ::recv(fd_.get(), piece, sizeof piece, MSG_DONTWAIT);
-      if (got > 0) input_.append(piece, static_cast<std::size_t>(got));
-      else if (got == 0 || (errno != EAGAIN && errno != EINTR)) closed_ = true;
+      if (got > 0)
+        input_.append(piece, static_cast<std::size_t>(got));
+      else if (got == 0 || (errno != EAGAIN && errno != EINTR))
+        closed_ = true;
       parse_frames();
     }
     if ((fds[1].revents & POLLIN) != 0) SBX_CHECK(pass_signals(), "passing a signal on");
@@ -203,9 +212,11 @@ class Attachment {
       const json message = json::parse(message_, nullptr, false);
       message_.clear();
       if (!message.is_object()) return;
-      if (message.contains("credit") && message["credit"].is_number()) in_flight_ -= std::min(in_flight_, message["credit"].get<std::size_t>());
+      if (message.contains("credit") && message["credit"].is_number())
+        in_flight_ -= std::min(in_flight_, message["credit"].get<std::size_t>());
       if (message.contains("started")) started_ = true;
-      if (message.contains("progress")) std::cerr << message.value("progress", "") << (options_.raw_terminal ? "\r\n" : "\n");
+      if (message.contains("progress"))
+        std::cerr << message.value("progress", "") << (options_.raw_terminal ? "\r\n" : "\n");
       if (message.contains("error")) error_ = error_from(message);
     }
   }
@@ -247,7 +258,8 @@ json terminal_size() {
 
 int exit_status(const json& status) {
   if (!status.is_object()) return 125;
-  if (status.contains("error") && status["error"].is_string()) std::cerr << "ERROR: " << status["error"].get<std::string>() << "\n";
+  if (status.contains("error") && status["error"].is_string())
+    std::cerr << "ERROR: " << status["error"].get<std::string>() << "\n";
   if (status.contains("signal") && status["signal"].is_number_integer()) return 128 + status["signal"].get<int>();
   if (status.contains("exit_code") && status["exit_code"].is_number_integer()) return status["exit_code"].get<int>();
   return 125;

@@ -37,7 +37,8 @@ TEST(SplitCommand, GivesRunWhatFollowsTheDoubleDash) {
 
 TEST(Environment, PrefersValuesOverTheHost) {
   ::setenv("SBX_TEST_HOST", "from host", 1);
-  EXPECT_EQ(*read_environment({}, {"A=1", "SBX_TEST_HOST", "A=2", "SBX_TEST_UNSET"}), (Words{"A=2", "SBX_TEST_HOST=from host"}));
+  EXPECT_EQ(*read_environment({}, {"A=1", "SBX_TEST_HOST", "A=2", "SBX_TEST_UNSET"}),
+            (Words{"A=2", "SBX_TEST_HOST=from host"}));
   EXPECT_FALSE(read_environment({}, {"=x"}));
   EXPECT_FALSE(read_environment({"/nonexistent"}, {}));
 }

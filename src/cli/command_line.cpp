@@ -16,9 +16,11 @@ using Action = std::function<Result<int>(const ApiClient&)>;
 // Flags of the reference that this version does not have: refused in words, never ignored.
 void refuse_flags(CLI::App* command, const std::vector<std::string>& flags) {
   for (const auto& flag : flags) {
-    command->add_option_function<std::vector<std::string>>(flag, [flag](const std::vector<std::string>&) {
-      throw CLI::ValidationError(flag, "is not built yet");
-    })->expected(0, 1)->group("");
+    command
+        ->add_option_function<std::vector<std::string>>(
+            flag, [flag](const std::vector<std::string>&) { throw CLI::ValidationError(flag, "is not built yet"); })
+        ->expected(0, 1)
+        ->group("");
   }
 }
 
@@ -31,7 +33,8 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
   command->add_option("--env-file", o.env_files, "file of KEY=VALUE lines")->allow_extra_args(false);
   command->add_option("--label", o.labels, "KEY=VALUE")->allow_extra_args(false);
   command->add_option("--auto-stop", o.auto_stop, "stop after this long without a session (default 30s), or off");
-  refuse_flags(command, {"--clone", "-p,--publish", "--deny-network", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"});
+  refuse_flags(command, {"--clone", "-p,--publish", "--deny-network", "--kit", "--kit-arg", "--kit-args-file",
+                         "--static-mcp", "--skills", "--pull", "--gpu"});
 }
 
 }  // namespace
@@ -50,7 +53,9 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   app.add_flag("--cloud", cloud, "not available: sandboxes run on this machine")->group("");
   app.add_option("--cloud-api-url", cloud_url)->group("");
   // Options outlive parsing inside the action that captures them.
-  const auto on = [&](CLI::App* sub, Action action) { sub->callback([&result, action = std::move(action)] { result.action = action; }); };
+  const auto on = [&](CLI::App* sub, Action action) {
+    sub->callback([&result, action = std::move(action)] { result.action = action; });
+  };
 
   auto c = std::make_shared<CreateOptions>();
   auto* create_command = app.add_subcommand("create", "create a sandbox without attaching");
@@ -125,7 +130,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   prune_command->add_flag("--dry-run", p->dry_run, "only say which");
   prune_command->add_flag("--json", p->json, "as JSON");
   prune_command->add_flag("-f,--force", p->force, "do not ask");
-  prune_command->add_option("--filter", p->filters, "until=TIME: stopped before (RFC 3339, Unix seconds, or 168h)")->allow_extra_args(false);
+  prune_command->add_option("--filter", p->filters, "until=TIME: stopped before (RFC 3339, Unix seconds, or 168h)")
+      ->allow_extra_args(false);
   on(prune_command, [p](const ApiClient& client) { return prune(client, *p); });
 
   auto sides = std::make_shared<std::pair<std::string, std::string>>();
@@ -134,7 +140,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   copy_command->add_option("SRC", sides->first, "PATH or SANDBOX:PATH")->required();
   copy_command->add_option("DST", sides->second, "PATH or SANDBOX:PATH")->required();
   copy_command->add_flag("-L,--follow-link", *follow, "copy what links point to");
-  on(copy_command, [sides, follow](const ApiClient& client) { return copy(client, sides->first, sides->second, *follow); });
+  on(copy_command,
+     [sides, follow](const ApiClient& client) { return copy(client, sides->first, sides->second, *follow); });
 
   auto* version_command = app.add_subcommand("version", "version of sbx");
   version_command->add_flag("--json", *json, "as JSON");
@@ -147,7 +154,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto* start_command = daemon->add_subcommand("start", "run the daemon, in the foreground");
   start_command->add_flag("-d,--detach", *detach, "in the background");
   on(start_command, [detach](const ApiClient& client) { return daemon_start(client, *detach); });
-  on(daemon->add_subcommand("stop", "end the daemon; sandboxes go on"), [](const ApiClient& client) { return daemon_stop(client); });
+  on(daemon->add_subcommand("stop", "end the daemon; sandboxes go on"),
+     [](const ApiClient& client) { return daemon_stop(client); });
   auto* status_command = daemon->add_subcommand("status", "is it running, and where");
   status_command->add_flag("--json", *json, "as JSON");
   on(status_command, [json](const ApiClient& client) { return daemon_status(client, *json); });
@@ -160,7 +168,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto* diagnose_command = app.add_subcommand("diagnose", "check this host");
   diagnose_command->add_flag("--json", *json, "as JSON");
   diagnose_command->add_option("-o,--output", *format, "json");
-  on(diagnose_command, [json, format](const ApiClient& client) { return diagnose(client, *json || *format == "json"); });
+  on(diagnose_command,
+     [json, format](const ApiClient& client) { return diagnose(client, *json || *format == "json"); });
 
   auto* reset_command = app.add_subcommand("reset", "remove everything and stop the daemon");
   reset_command->add_flag("-f,--force", *force, "do not ask");
@@ -179,7 +188,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   on(completion_command, [name](const ApiClient&) { return completion(*name); });
 
   for (const std::string kind : {"image", "template"}) {
-    auto* group = app.add_subcommand(kind, kind == "image" ? "root images" : "booted templates that sandboxes are clones of");
+    auto* group =
+        app.add_subcommand(kind, kind == "image" ? "root images" : "booted templates that sandboxes are clones of");
     group->require_subcommand(1);
     auto* ls = group->add_subcommand("ls", "list them");
     ls->add_flag("--json", *json, "as JSON");
@@ -198,10 +208,15 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     }
   }
   // Commands of the reference that this version lacks, whatever their arguments.
-  static const std::set<std::string> kMissing = {"attach", "env", "kit", "mcp", "mount", "move", "policy", "ports", "secret", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"};
-  const auto verb = std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
+  static const std::set<std::string> kMissing = {"attach", "env",   "kit",    "mcp",      "mount", "move",
+                                                 "policy", "ports", "secret", "settings", "setup", "skills",
+                                                 "ssh",    "ttl",   "tui",    "volume"};
+  const auto verb =
+      std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (verb != words.end() && kMissing.contains(*verb)) {
-    result.action = [word = *verb](const ApiClient&) -> Result<int> { return fail(ErrorCode::kInvalid, "'sbx " + word + "' is not built yet"); };
+    result.action = [word = *verb](const ApiClient&) -> Result<int> {
+      return fail(ErrorCode::kInvalid, "'sbx " + word + "' is not built yet");
+    };
     return result;
   }
 
@@ -217,7 +232,9 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     result.action = [message](const ApiClient&) -> Result<int> { return fail(ErrorCode::kInvalid, message); };
   }
   if (cloud || !cloud_url.empty()) {
-    result.action = [](const ApiClient&) -> Result<int> { return fail(ErrorCode::kInvalid, "--cloud is not available: sbx runs sandboxes on this machine only"); };
+    result.action = [](const ApiClient&) -> Result<int> {
+      return fail(ErrorCode::kInvalid, "--cloud is not available: sbx runs sandboxes on this machine only");
+    };
   }
   *debug = result.debug;
   return result;

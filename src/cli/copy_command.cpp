@@ -56,9 +56,12 @@ Result<void> pack(const fs::path& source, const std::string& name, bool follow_l
   archive_write_set_format_pax_restricted(tar.get());
   archive_write_set_bytes_in_last_block(tar.get(), 1);
   if (archive_write_open_fd(tar.get(), output) != ARCHIVE_OK) return fail_archive(tar.get(), "packing");
-  if (follow_links) archive_read_disk_set_symlink_hybrid(disk.get());
-  else archive_read_disk_set_symlink_physical(disk.get());
-  if (archive_read_disk_open(disk.get(), source.c_str()) != ARCHIVE_OK) return fail_archive(disk.get(), "reading " + source.native());
+  if (follow_links)
+    archive_read_disk_set_symlink_hybrid(disk.get());
+  else
+    archive_read_disk_set_symlink_physical(disk.get());
+  if (archive_read_disk_open(disk.get(), source.c_str()) != ARCHIVE_OK)
+    return fail_archive(disk.get(), "reading " + source.native());
   for (;;) {
     const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
     const int code = archive_read_next_header2(disk.get(), entry.get());
@@ -77,7 +80,8 @@ Result<void> pack(const fs::path& source, const std::string& name, bool follow_l
     const auto file = SBX_TRY(open_file(archive_entry_sourcepath(entry.get()), O_RDONLY), "reading " + path);
     char buffer[65536];
     for (ssize_t got = 0; (got = ::read(file.get(), buffer, sizeof buffer)) > 0;) {
-      if (archive_write_data(tar.get(), buffer, static_cast<std::size_t>(got)) < 0) return fail_archive(tar.get(), "packing " + path);
+      if (archive_write_data(tar.get(), buffer, static_cast<std::size_t>(got)) < 0)
+        return fail_archive(tar.get(), "packing " + path);
     }
   }
   if (archive_write_close(tar.get()) != ARCHIVE_OK) return fail_archive(tar.get(), "packing");
@@ -90,8 +94,10 @@ Result<fs::path> rebase(const std::string& path, const std::string& root, const 
   fs::path result(name);
   bool first = true;
   for (const auto& part : given) {
-    if (part == ".." || part.has_root_directory()) return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
-    if (first && root != "." && part != root) return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
+    if (part == ".." || part.has_root_directory())
+      return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
+    if (first && root != "." && part != root)
+      return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
     if (!(first && root != ".") && !part.empty() && part != ".") result /= part;
     first = false;
   }
@@ -103,8 +109,9 @@ Result<void> unpack(int input, const std::string& root, const std::string& name)
   const ArchivePtr tar(archive_read_new(), archive_read_free);
   const ArchivePtr disk(archive_write_disk_new(), archive_write_free);
   archive_read_support_format_tar(tar.get());
-  archive_write_disk_set_options(disk.get(), ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-                                                 ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK);
+  archive_write_disk_set_options(disk.get(), ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
+                                                 ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+                                                 ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK);
   if (archive_read_open_fd(tar.get(), input, 65536) != ARCHIVE_OK) return fail_archive(tar.get(), "unpacking");
   for (;;) {
     archive_entry* entry = nullptr;
@@ -119,22 +126,26 @@ Result<void> unpack(int input, const std::string& root, const std::string& name)
     } else if (const char* link = archive_entry_symlink(entry); link != nullptr) {
       const fs::path resolved = (path.parent_path() / link).lexically_normal();
       if (*link != '/' && (resolved.empty() || *resolved.begin() == "..")) {
-        return fail(ErrorCode::kDenied, "refused: the link " + path.native() + " -> " + link + " leaves the destination");
+        return fail(ErrorCode::kDenied,
+                    "refused: the link " + path.native() + " -> " + link + " leaves the destination");
       }
     } else if (const auto type = archive_entry_filetype(entry); type != AE_IFREG && type != AE_IFDIR) {
       std::cerr << "skipping " << path.native() << ": neither file, folder nor link\n";
       continue;
     }
     archive_entry_set_mode(entry, archive_entry_mode(entry) & ~static_cast<unsigned>(S_ISUID | S_ISGID));
-    if (archive_write_header(disk.get(), entry) < ARCHIVE_WARN) return fail_archive(disk.get(), "writing " + path.native());
+    if (archive_write_header(disk.get(), entry) < ARCHIVE_WARN)
+      return fail_archive(disk.get(), "writing " + path.native());
     const void* data = nullptr;
     std::size_t size = 0;
     la_int64_t offset = 0;
     for (int got = 0; (got = archive_read_data_block(tar.get(), &data, &size, &offset)) != ARCHIVE_EOF;) {
       if (got < ARCHIVE_WARN) return fail_archive(tar.get(), "unpacking " + path.native());
-      if (archive_write_data_block(disk.get(), data, size, offset) < ARCHIVE_WARN) return fail_archive(disk.get(), "writing " + path.native());
+      if (archive_write_data_block(disk.get(), data, size, offset) < ARCHIVE_WARN)
+        return fail_archive(disk.get(), "writing " + path.native());
     }
-    if (archive_write_finish_entry(disk.get()) < ARCHIVE_WARN) return fail_archive(disk.get(), "writing " + path.native());
+    if (archive_write_finish_entry(disk.get()) < ARCHIVE_WARN)
+      return fail_archive(disk.get(), "writing " + path.native());
   }
   return {};
 }
@@ -144,7 +155,8 @@ struct GuestRun {
   std::string error;
 };
 
-Result<GuestRun> run_as_root(const ApiClient& client, const std::string& sandbox, const std::vector<std::string>& argv, int input, int output) {
+Result<GuestRun> run_as_root(const ApiClient& client, const std::string& sandbox, const std::vector<std::string>& argv,
+                             int input, int output) {
   GuestRun run;
   AttachOptions options;
   options.command = {{"argv", argv}, {"user", "root"}, {"cwd", "/"}};
@@ -161,10 +173,15 @@ Result<GuestRun> run_as_root(const ApiClient& client, const std::string& sandbox
 Result<int> copy_in(const ApiClient& client, const fs::path& host, const Side& guest, bool follow_links) {
   const bool contents = host.filename() == ".";
   std::error_code error;
-  const fs::path source = fs::absolute(contents ? host.parent_path() : host.filename().empty() ? host.parent_path() : host).lexically_normal();
-  if (!fs::exists(fs::symlink_status(source, error))) return fail(ErrorCode::kNotFound, source.native() + " does not exist");
+  const fs::path source = fs::absolute(contents                  ? host.parent_path()
+                                       : host.filename().empty() ? host.parent_path()
+                                                                 : host)
+                              .lexically_normal();
+  if (!fs::exists(fs::symlink_status(source, error)))
+    return fail(ErrorCode::kNotFound, source.native() + " does not exist");
   // An existing folder takes the source in; anything else is its new name.
-  const auto probe = SBX_TRY(run_as_root(client, guest.sandbox, {"test", "-d", guest.path}, -1, -1), "looking at the destination");
+  const auto probe =
+      SBX_TRY(run_as_root(client, guest.sandbox, {"test", "-d", guest.path}, -1, -1), "looking at the destination");
   const fs::path target = fs::path(guest.path).lexically_normal();
   fs::path folder = target;
   std::string name = contents ? "." : source.filename().native();
@@ -190,7 +207,8 @@ Result<int> copy_in(const ApiClient& client, const fs::path& host, const Side& g
 
 Result<int> copy_out(const ApiClient& client, const Side& guest, const fs::path& host, bool follow_links) {
   const bool contents = guest.path.ends_with("/.");
-  const fs::path source = fs::path(contents ? guest.path.substr(0, guest.path.size() - 1) : guest.path).lexically_normal();
+  const fs::path source =
+      fs::path(contents ? guest.path.substr(0, guest.path.size() - 1) : guest.path).lexically_normal();
   const fs::path trimmed = source.filename().empty() ? source.parent_path() : source;
   std::error_code error;
   const fs::path target = fs::absolute(host).lexically_normal();
@@ -206,7 +224,8 @@ Result<int> copy_out(const ApiClient& client, const Side& guest, const fs::path&
     unpacked = unpack(pipe.read.get(), root, name);
     pipe.read.reset();  // a refusal ends the sender
   });
-  std::vector<std::string> argv = {"tar", "-C", contents ? trimmed.native() : trimmed.parent_path().native(), "-cf", "-"};
+  std::vector<std::string> argv = {"tar", "-C", contents ? trimmed.native() : trimmed.parent_path().native(), "-cf",
+                                   "-"};
   if (follow_links) argv.emplace_back("-h");
   argv.insert(argv.end(), {"--", root});
   auto run = run_as_root(client, guest.sandbox, argv, -1, pipe.write.get());
@@ -221,14 +240,17 @@ Result<int> copy_out(const ApiClient& client, const Side& guest, const fs::path&
 
 }  // namespace
 
-Result<int> copy(const ApiClient& client, const std::string& source, const std::string& destination, bool follow_links) {
+Result<int> copy(const ApiClient& client, const std::string& source, const std::string& destination,
+                 bool follow_links) {
   const Side from = parse_side(source);
   const Side to = parse_side(destination);
-  if (from.sandbox.empty() == to.sandbox.empty()) return fail(ErrorCode::kInvalid, "exactly one side must be SANDBOX:PATH");
+  if (from.sandbox.empty() == to.sandbox.empty())
+    return fail(ErrorCode::kInvalid, "exactly one side must be SANDBOX:PATH");
   const Side& guest = from.sandbox.empty() ? to : from;
   if (!guest.path.starts_with('/')) return fail(ErrorCode::kInvalid, "container path must be absolute");
   ::signal(SIGPIPE, SIG_IGN);
-  return from.sandbox.empty() ? copy_in(client, from.path, to, follow_links) : copy_out(client, from, to.path, follow_links);
+  return from.sandbox.empty() ? copy_in(client, from.path, to, follow_links)
+                              : copy_out(client, from, to.path, follow_links);
 }
 
 }  // namespace sbx::cli

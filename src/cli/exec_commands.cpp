@@ -59,7 +59,9 @@ Result<int> print_logs(const ApiClient& client, const std::string& id, bool foll
   wire::StdcopyReader reader([](wire::StdStream stream, std::string_view data) {
     if (stream != wire::StdStream::kStatus) (void)write_all(static_cast<int>(stream), data);
   });
-  SBX_CHECK(client.stream("/v1/execs/" + percent_encode(id) + "/logs?follow=" + (follow ? "1" : "0"), [&](std::string_view data) { return reader.feed(data); }), "reading the output");
+  SBX_CHECK(client.stream("/v1/execs/" + percent_encode(id) + "/logs?follow=" + (follow ? "1" : "0"),
+                          [&](std::string_view data) { return reader.feed(data); }),
+            "reading the output");
   return 0;
 }
 
@@ -72,10 +74,13 @@ Result<int> print_execs(const ApiClient& client, const ExecOptions& options) {
   std::vector<std::vector<std::string>> table = {{"ID", "STATUS", "STARTED", "COMMAND"}};
   for (const auto& entry : answer.value("execs", json::array())) {
     std::string command;
-    for (const auto& word : entry.value("argv", json::array())) command += (command.empty() ? "" : " ") + word.get<std::string>();
+    for (const auto& word : entry.value("argv", json::array()))
+      command += (command.empty() ? "" : " ") + word.get<std::string>();
     std::string status = "running";
     const json ended = entry.value("status", json());
-    if (ended.is_object()) status = ended.contains("signal") ? "signal " + ended["signal"].dump() : "exit " + ended.value("exit_code", json(0)).dump();
+    if (ended.is_object())
+      status = ended.contains("signal") ? "signal " + ended["signal"].dump()
+                                        : "exit " + ended.value("exit_code", json(0)).dump();
     table.push_back({entry.value("id", ""), status, entry.value("started_at", ""), command.substr(0, 60)});
   }
   std::cout << format_table(table);
@@ -93,7 +98,10 @@ Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options
     wanted.push_back(std::filesystem::canonical(path, error).native());
   }
   for (const auto& entry : answer.value("sandboxes", json::array())) {
-    if (!create.name.empty() ? entry.value("name", "") == create.name : entry.value("agent", "") == create.agent && entry.value("workspaces", json::array()) == wanted) return entry;
+    if (!create.name.empty()
+            ? entry.value("name", "") == create.name
+            : entry.value("agent", "") == create.agent && entry.value("workspaces", json::array()) == wanted)
+      return entry;
   }
   return json();
 }
@@ -107,7 +115,8 @@ Result<int> exec(const ApiClient& client, const ExecOptions& options) {
     return exit_status(status);
   }
   if (!options.logs.empty()) return print_logs(client, options.logs, options.follow);
-  if (options.sandbox.empty() || options.command.empty()) return fail(ErrorCode::kInvalid, "usage: sbx exec [flags] SANDBOX COMMAND [ARG...]");
+  if (options.sandbox.empty() || options.command.empty())
+    return fail(ErrorCode::kInvalid, "usage: sbx exec [flags] SANDBOX COMMAND [ARG...]");
   AttachOptions attached;
   attached.command = command_body(options.command, options.tty);
   attached.command["env"] = SBX_TRY(read_environment(options.env_files, options.env), "reading the environment");
@@ -115,7 +124,9 @@ Result<int> exec(const ApiClient& client, const ExecOptions& options) {
   attached.command["cwd"] = options.workdir;
   attached.command["privileged"] = options.privileged;
   if (options.detach) {
-    const json started = SBX_TRY(client.call("POST", sandbox_target(options.sandbox) + "/execs", attached.command, to_stderr(false)), "running a command");
+    const json started =
+        SBX_TRY(client.call("POST", sandbox_target(options.sandbox) + "/execs", attached.command, to_stderr(false)),
+                "running a command");
     std::cout << started.value("id", "") << "\n";
     return 0;
   }
@@ -139,13 +150,19 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
   const bool exists = !sandbox.is_null();
   if (exists) {
     if (!create.agent.empty() && sandbox.value("agent", "") != create.agent) {
-      return fail(ErrorCode::kConflict, "sandbox '" + create.name + "' was made for agent \"" + sandbox.value("agent", "") + "\", not \"" + create.agent + "\"");
+      return fail(ErrorCode::kConflict, "sandbox '" + create.name + "' was made for agent \"" +
+                                            sandbox.value("agent", "") + "\", not \"" + create.agent + "\"");
     }
-    for (const auto& [flag, given] : {std::pair{"--memory", !create.memory.empty()}, std::pair{"--cpus", create.cpus != 0}, std::pair{"--template", !create.image.empty()}}) {
+    for (const auto& [flag, given] :
+         {std::pair{"--memory", !create.memory.empty()}, std::pair{"--cpus", create.cpus != 0},
+          std::pair{"--template", !create.image.empty()}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
-    const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start", json::object(), to_stderr(false)), "starting the sandbox");
-    if (answer.value("started", false)) std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
+    const json answer = SBX_TRY(
+        client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start", json::object(), to_stderr(false)),
+        "starting the sandbox");
+    if (answer.value("started", false))
+      std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
   } else {
     if (create.agent.empty()) return fail(ErrorCode::kNotFound, "sandbox '" + create.name + "' not found");
     sandbox = SBX_TRY(create_sandbox(client, create), "creating a sandbox");
@@ -155,19 +172,24 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
     return 0;
   }
   const auto command = agent_commands().find(sandbox.value("agent", "shell"));
-  if (command == agent_commands().end()) return fail(ErrorCode::kInvalid, "this sbx does not know agent \"" + sandbox.value("agent", "") + "\"");
+  if (command == agent_commands().end())
+    return fail(ErrorCode::kInvalid, "this sbx does not know agent \"" + sandbox.value("agent", "") + "\"");
   std::vector<std::string> argv = command->second.entrypoint;
   const auto& extra = options.agent_arguments;
-  if (extra.empty() || extra.front().starts_with('-')) argv.insert(argv.end(), command->second.arguments.begin(), command->second.arguments.end());
+  if (extra.empty() || extra.front().starts_with('-'))
+    argv.insert(argv.end(), command->second.arguments.begin(), command->second.arguments.end());
   argv.insert(argv.end(), extra.begin(), extra.end());
   AttachOptions attached;
   const bool tty = ::isatty(0) != 0 && ::isatty(1) != 0;
   attached.command = command_body(argv, tty);
-  if (exists) attached.command["env"] = SBX_TRY(read_environment(create.env_files, create.env), "reading the environment");
+  if (exists)
+    attached.command["env"] = SBX_TRY(read_environment(create.env_files, create.env), "reading the environment");
   attached.stdin_fd = usable_stdin();
   attached.raw_terminal = tty && attached.stdin_fd == 0;
   auto status = attach(client, sandbox.value("name", ""), std::move(attached));
-  if (status && *status == 127) std::cerr << "The image has no program for agent \"" << sandbox.value("agent", "") << "\"; install it in the sandbox, or use agent shell\n";
+  if (status && *status == 127)
+    std::cerr << "The image has no program for agent \"" << sandbox.value("agent", "")
+              << "\"; install it in the sandbox, or use agent shell\n";
   return status;
 }
 

@@ -54,7 +54,9 @@ Result<int> daemon_stop(const ApiClient& client) {
 Result<int> daemon_status(const ApiClient& client, bool as_json) {
   const auto daemon = running_daemon(client);
   if (as_json) {
-    json view = daemon ? *daemon : json{{"socket", client.paths().daemon_socket().native()}, {"log", client.paths().daemon_log().native()}};
+    json view = daemon ? *daemon
+                       : json{{"socket", client.paths().daemon_socket().native()},
+                              {"log", client.paths().daemon_log().native()}};
     view["status"] = daemon ? "running" : "stopped";
     print_json(view);
     return 0;
@@ -68,10 +70,14 @@ Result<int> diagnose(const ApiClient& client, bool as_json) {
   json checks = json::array();
   checks.push_back({{"name", "CLI binary"}, {"status", "pass"}, {"message", own_program().native()}});
   const auto daemon = client.call("GET", "/v1/daemon");
-  checks.push_back({{"name", "Daemon"}, {"status", daemon ? "pass" : "fail"}, {"message", daemon ? "running" : daemon.error().message}});
+  checks.push_back({{"name", "Daemon"},
+                    {"status", daemon ? "pass" : "fail"},
+                    {"message", daemon ? "running" : daemon.error().message}});
   if (daemon) {
     const bool same = daemon->value("version", "") == SBX_VERSION;
-    checks.push_back({{"name", "Version match"}, {"status", same ? "pass" : "warn"}, {"message", "daemon " + daemon->value("version", "") + ", CLI " SBX_VERSION}});
+    checks.push_back({{"name", "Version match"},
+                      {"status", same ? "pass" : "warn"},
+                      {"message", "daemon " + daemon->value("version", "") + ", CLI " SBX_VERSION}});
     if (!same) checks.back()["hint"] = "sbx daemon restart";
     const auto host = client.call("GET", "/v1/diagnose");
     if (host) {
@@ -90,7 +96,10 @@ Result<int> diagnose(const ApiClient& client, bool as_json) {
   } else {
     for (const auto& check : checks) {
       const std::string status = check.value("status", "");
-      std::cout << (status == "pass" ? "✓ " : status == "warn" ? "! " : "✗ ") << check.value("name", "") << ": " << check.value("message", "") << "\n";
+      std::cout << (status == "pass"   ? "✓ "
+                    : status == "warn" ? "! "
+                                       : "✗ ")
+                << check.value("name", "") << ": " << check.value("message", "") << "\n";
       if (check.contains("hint")) std::cout << "  → " << check.value("hint", "") << "\n";
     }
   }
@@ -101,8 +110,9 @@ Result<int> reset(const ApiClient& client, bool force) {
   if (!force) SBX_CHECK(confirm("Delete every sandbox, template and image?"), "asking");
   const json done = SBX_TRY(client.call("POST", "/v1/reset", json::object(), to_stderr(false)), "resetting");
   SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "stopping the daemon");
-  std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - " << done.value("templates", 0)
-            << " template(s) removed\n  - " << done.value("images", 0) << " image(s) removed\n";
+  std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - "
+            << done.value("templates", 0) << " template(s) removed\n  - " << done.value("images", 0)
+            << " image(s) removed\n";
   return 0;
 }
 
@@ -111,19 +121,29 @@ Result<int> version(const ApiClient& client, bool as_json, bool debug) {
   if (debug || as_json) {
     if (const auto daemon = running_daemon(client); daemon) view["daemon_version"] = "v" + daemon->value("version", "");
   }
-  if (as_json) print_json(view);
-  else std::cout << "sbx version: v" SBX_VERSION "\n";
+  if (as_json)
+    print_json(view);
+  else
+    std::cout << "sbx version: v" SBX_VERSION "\n";
   if (debug && !as_json) std::cout << "daemon version: " << view.value("daemon_version", "not running") << "\n";
   return 0;
 }
 
 Result<int> completion(const std::string& shell) {
-  const std::string words = "create run exec ls inspect stop rm prune cp version daemon diagnose reset login logout completion image template";
-  if (shell == "bash") std::cout << "complete -W '" << words << "' -o default sbx\n";
-  else if (shell == "zsh") std::cout << "#compdef sbx\ncompadd " << words << "\n";
-  else if (shell == "fish") std::cout << "complete -c sbx -n __fish_use_subcommand -a '" << words << "'\n";
-  else if (shell == "powershell") std::cout << "Register-ArgumentCompleter -Native -CommandName sbx -ScriptBlock { param($w) '" << words << "'.Split(' ') | Where-Object { $_ -like \"$w*\" } }\n";
-  else return fail(ErrorCode::kInvalid, "completion knows bash, zsh, fish and powershell");
+  const std::string words =
+      "create run exec ls inspect stop rm prune cp version daemon diagnose reset login logout completion image "
+      "template";
+  if (shell == "bash")
+    std::cout << "complete -W '" << words << "' -o default sbx\n";
+  else if (shell == "zsh")
+    std::cout << "#compdef sbx\ncompadd " << words << "\n";
+  else if (shell == "fish")
+    std::cout << "complete -c sbx -n __fish_use_subcommand -a '" << words << "'\n";
+  else if (shell == "powershell")
+    std::cout << "Register-ArgumentCompleter -Native -CommandName sbx -ScriptBlock { param($w) '" << words
+              << "'.Split(' ') | Where-Object { $_ -like \"$w*\" } }\n";
+  else
+    return fail(ErrorCode::kInvalid, "completion knows bash, zsh, fish and powershell");
   return 0;
 }
 
@@ -139,15 +159,19 @@ Result<int> image_list(const ApiClient& client, bool as_json) {
     return 0;
   }
   std::vector<std::vector<std::string>> table = {{"IMAGE", "SUITE", "KERNEL", "SIZE", "CREATED"}};
-  for (const auto& entry : images) table.push_back({entry.value("id", ""), entry.value("suite", ""), entry.value("kernel", ""), format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
+  for (const auto& entry : images)
+    table.push_back({entry.value("id", ""), entry.value("suite", ""), entry.value("kernel", ""),
+                     format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
   std::cout << format_table(table);
   return 0;
 }
 
 Result<int> image_build(const ApiClient& client, bool as_json) {
   const json made = SBX_TRY(client.call("POST", "/v1/images", json::object(), to_stderr(false)), "building the image");
-  if (as_json) print_json(made);
-  else std::cout << "✓ Image " << made.value("id", "") << " (" << format_size(made.value("size", 0ULL)) << ")\n";
+  if (as_json)
+    print_json(made);
+  else
+    std::cout << "✓ Image " << made.value("id", "") << " (" << format_size(made.value("size", 0ULL)) << ")\n";
   return 0;
 }
 
@@ -158,11 +182,13 @@ Result<int> template_list(const ApiClient& client, bool as_json, bool quiet) {
     return 0;
   }
   const json templates = answer.value("templates", json::array());
-  std::vector<std::vector<std::string>> table = {{"TEMPLATE", "IMAGE", "ACCELERATOR", "CPUS", "MEMORY", "SIZE", "CREATED"}};
+  std::vector<std::vector<std::string>> table = {
+      {"TEMPLATE", "IMAGE", "ACCELERATOR", "CPUS", "MEMORY", "SIZE", "CREATED"}};
   for (const auto& entry : templates) {
     if (quiet) std::cout << entry.value("id", "") << "\n";
-    table.push_back({entry.value("id", ""), entry.value("image", ""), entry.value("accelerator", ""), std::to_string(entry.value("cpus", 0)),
-                     std::to_string(entry.value("memory_mib", 0)) + " MiB", format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
+    table.push_back({entry.value("id", ""), entry.value("image", ""), entry.value("accelerator", ""),
+                     std::to_string(entry.value("cpus", 0)), std::to_string(entry.value("memory_mib", 0)) + " MiB",
+                     format_size(entry.value("size", 0ULL)), entry.value("created_at", "")});
   }
   if (!quiet) std::cout << (templates.empty() ? "No templates found\n" : format_table(table));
   return 0;

@@ -10,8 +10,10 @@ int run(std::vector<std::string> argv) {
   const CommandLine line = parse_command_line(argv);
   if (line.exit_status >= 0) return line.exit_status;
   Result<int> status = 0;
-  if (auto paths = store::Paths::from_environment(line.app_name); !paths) status = std::unexpected(paths.error());
-  else if (line.action) status = line.action(ApiClient(*paths, line.app_name));
+  if (auto paths = store::Paths::from_environment(line.app_name); !paths)
+    status = std::unexpected(paths.error());
+  else if (line.action)
+    status = line.action(ApiClient(*paths, line.app_name));
   if (status) return *status;
   const Error& error = status.error();
   if (line.json) {

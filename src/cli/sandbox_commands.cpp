@@ -50,8 +50,10 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
   if (!options.image.empty()) body["image"] = options.image;
   if (options.cpus != 0) body["cpus"] = options.cpus;
   if (!options.memory.empty()) body["memory_mib"] = SBX_TRY(parse_memory(options.memory), "reading --memory");
-  if (options.auto_stop == "off") body["auto_stop_s"] = 0;
-  else if (!options.auto_stop.empty()) body["auto_stop_s"] = SBX_TRY(store::parse_duration(options.auto_stop), "reading --auto-stop") / 1000;
+  if (options.auto_stop == "off")
+    body["auto_stop_s"] = 0;
+  else if (!options.auto_stop.empty())
+    body["auto_stop_s"] = SBX_TRY(store::parse_duration(options.auto_stop), "reading --auto-stop") / 1000;
   body["env"] = SBX_TRY(read_environment(options.env_files, options.env), "reading the environment");
   body["labels"] = json::object();
   for (const auto& label : options.labels) {
@@ -62,7 +64,8 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
 }
 
 Result<int> create(const ApiClient& client, const CreateOptions& options) {
-  if (!options.quiet) std::cerr << "Creating new sandbox" << (options.name.empty() ? "" : " '" + options.name + "'") << "...\n";
+  if (!options.quiet)
+    std::cerr << "Creating new sandbox" << (options.name.empty() ? "" : " '" + options.name + "'") << "...\n";
   const json made = SBX_TRY(create_sandbox(client, options), "creating a sandbox");
   const std::string name = made.value("name", "");
   if (options.quiet) {
@@ -73,7 +76,8 @@ Result<int> create(const ApiClient& client, const CreateOptions& options) {
   for (const auto& path : made.value("workspaces", json::array())) {
     const json readonly = made.value("readonly_workspaces", json::array());
     const bool is_readonly = std::find(readonly.begin(), readonly.end(), path) != readonly.end();
-    std::cout << "  Workspace: " << path.get<std::string>() << (is_readonly ? " (read-only mount)" : " (direct mount)") << "\n";
+    std::cout << "  Workspace: " << path.get<std::string>() << (is_readonly ? " (read-only mount)" : " (direct mount)")
+              << "\n";
   }
   std::cout << "  Agent: " << made.value("agent", "") << "\n";
   return 0;
@@ -85,7 +89,8 @@ Result<int> list(const ApiClient& client, const ListOptions& options) {
   for (const auto& entry : answer.value("sandboxes", json::array())) {
     bool keep = true;
     for (const auto& filter : options.filters) {
-      if (!filter.starts_with("label=")) return fail(ErrorCode::kInvalid, "--filter knows label=KEY and label=KEY=VALUE only");
+      if (!filter.starts_with("label="))
+        return fail(ErrorCode::kInvalid, "--filter knows label=KEY and label=KEY=VALUE only");
       const std::string wanted = filter.substr(6);
       const auto equals = wanted.find('=');
       const json labels = entry.value("labels", json::object());
@@ -114,7 +119,8 @@ Result<int> list(const ApiClient& client, const ListOptions& options) {
   std::vector<std::vector<std::string>> table = {{"SANDBOX", "AGENT", "STATUS", "PORTS", "WORKSPACE"}};
   for (const auto& entry : rows) {
     std::string workspaces;
-    for (const auto& path : entry.value("workspaces", json::array())) workspaces += (workspaces.empty() ? "" : ", ") + path.get<std::string>();
+    for (const auto& path : entry.value("workspaces", json::array()))
+      workspaces += (workspaces.empty() ? "" : ", ") + path.get<std::string>();
     table.push_back({entry.value("name", ""), entry.value("agent", ""), entry.value("status", ""), "", workspaces});
   }
   std::cout << format_table(table);
@@ -125,8 +131,10 @@ Result<int> inspect(const ApiClient& client, const std::string& name, bool as_js
   json view = SBX_TRY(client.call("GET", sandbox_target(name)), "inspecting a sandbox");
   view["state"] = view.value("status", "");
   view.erase("status");
-  if (const json workspaces = view.value("workspaces", json::array()); !workspaces.empty()) view["workspace"] = workspaces.front();
-  else view.erase("workspaces");
+  if (const json workspaces = view.value("workspaces", json::array()); !workspaces.empty())
+    view["workspace"] = workspaces.front();
+  else
+    view.erase("workspaces");
   if (view.contains("uptime_ms")) view["uptime"] = store::describe_duration(view["uptime_ms"].get<std::int64_t>());
   const json daemon = SBX_TRY(client.call("GET", "/v1/daemon"), "inspecting the daemon");
   view["daemon_version"] = daemon.value("version", "");
@@ -136,7 +144,8 @@ Result<int> inspect(const ApiClient& client, const std::string& name, bool as_js
     return 0;
   }
   std::vector<std::vector<std::string>> table;
-  for (const auto& [key, value] : view.items()) table.push_back({key + ":", value.is_string() ? value.get<std::string>() : value.dump()});
+  for (const auto& [key, value] : view.items())
+    table.push_back({key + ":", value.is_string() ? value.get<std::string>() : value.dump()});
   std::cout << format_table(table);
   return 0;
 }
@@ -189,9 +198,12 @@ Result<int> prune(const ApiClient& client, const PruneOptions& options) {
     const std::string key = filter.substr(0, equals);
     const std::string value = equals == std::string::npos ? "" : filter.substr(equals + 1);
     if (key != "until" && key != "since") return fail(ErrorCode::kInvalid, "--filter knows until=TIME only");
-    if (!value.empty() && value.find_first_not_of("0123456789") == std::string::npos) body["until_ms"] = std::strtoll(value.c_str(), nullptr, 10) * 1000;
-    else if (auto time = store::parse_rfc3339(value); time) body["until_ms"] = *time;
-    else body["until_ms"] = store::now_ms() - SBX_TRY(store::parse_duration(value), "reading --filter");
+    if (!value.empty() && value.find_first_not_of("0123456789") == std::string::npos)
+      body["until_ms"] = std::strtoll(value.c_str(), nullptr, 10) * 1000;
+    else if (auto time = store::parse_rfc3339(value); time)
+      body["until_ms"] = *time;
+    else
+      body["until_ms"] = store::now_ms() - SBX_TRY(store::parse_duration(value), "reading --filter");
   }
   if (!options.dry_run && !options.force) {
     if (::isatty(0) == 0) return fail(ErrorCode::kInvalid, "stdin is not a terminal; use --force");
@@ -203,7 +215,8 @@ Result<int> prune(const ApiClient& client, const PruneOptions& options) {
     return 0;
   }
   const json removed = answer.value("removed", json::array());
-  for (const auto& name : removed) std::cout << (options.dry_run ? "Would remove " : "Removed ") << name.get<std::string>() << "\n";
+  for (const auto& name : removed)
+    std::cout << (options.dry_run ? "Would remove " : "Removed ") << name.get<std::string>() << "\n";
   if (removed.empty()) std::cout << "Nothing to prune\n";
   return 0;
 }

@@ -11,28 +11,37 @@
 namespace sbx::cli {
 
 Result<std::int64_t> parse_memory(std::string_view text) {
-  const auto refuse = [&] { return fail(ErrorCode::kInvalid, "\"" + std::string(text) + "\" is not an amount of memory; write it like 512m or 8g"); };
+  const auto refuse = [&] {
+    return fail(ErrorCode::kInvalid,
+                "\"" + std::string(text) + "\" is not an amount of memory; write it like 512m or 8g");
+  };
   std::size_t digits = 0;
   while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9') ++digits;
   if (digits == 0 || digits > 15) return refuse();
   const std::int64_t number = std::strtoll(std::string(text.substr(0, digits)).c_str(), nullptr, 10);
   std::string unit(text.substr(digits));
   std::ranges::transform(unit, unit.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  static const std::map<std::string, std::int64_t> kUnits = {{"", 1}, {"b", 1}, {"k", 1LL << 10}, {"kb", 1LL << 10}, {"kib", 1LL << 10},
-      {"m", 1LL << 20}, {"mb", 1LL << 20}, {"mib", 1LL << 20}, {"g", 1LL << 30}, {"gb", 1LL << 30}, {"gib", 1LL << 30}, {"t", 1LL << 40}, {"tib", 1LL << 40}};
+  static const std::map<std::string, std::int64_t> kUnits = {
+      {"", 1},           {"b", 1},           {"k", 1LL << 10}, {"kb", 1LL << 10}, {"kib", 1LL << 10}, {"m", 1LL << 20},
+      {"mb", 1LL << 20}, {"mib", 1LL << 20}, {"g", 1LL << 30}, {"gb", 1LL << 30}, {"gib", 1LL << 30}, {"t", 1LL << 40},
+      {"tib", 1LL << 40}};
   const auto found = kUnits.find(unit);
   if (found == kUnits.end() || number > (1LL << 50) / found->second) return refuse();
   return number * found->second >> 20;
 }
 
-Result<std::vector<std::string>> read_environment(const std::vector<std::string>& files, const std::vector<std::string>& values) {
+Result<std::vector<std::string>> read_environment(const std::vector<std::string>& files,
+                                                  const std::vector<std::string>& values) {
   std::map<std::string, std::string> merged;
   const auto take = [&](const std::string& entry) -> Result<void> {
     const auto equals = entry.find('=');
     const std::string key = entry.substr(0, equals);
-    if (key.empty() || key.find(' ') != std::string::npos) return fail(ErrorCode::kInvalid, "\"" + entry + "\" is not KEY=VALUE");
-    if (equals != std::string::npos) merged[key] = entry.substr(equals + 1);
-    else if (const char* value = std::getenv(key.c_str()); value != nullptr) merged[key] = value;
+    if (key.empty() || key.find(' ') != std::string::npos)
+      return fail(ErrorCode::kInvalid, "\"" + entry + "\" is not KEY=VALUE");
+    if (equals != std::string::npos)
+      merged[key] = entry.substr(equals + 1);
+    else if (const char* value = std::getenv(key.c_str()); value != nullptr)
+      merged[key] = value;
     return {};
   };
   for (const auto& file : files) {
@@ -50,7 +59,8 @@ Result<std::vector<std::string>> read_environment(const std::vector<std::string>
 
 std::pair<std::vector<std::string>, std::vector<std::string>> split_command(const std::vector<std::string>& argv) {
   static const std::set<std::string> kGlobal = {"--app-name", "--cloud-api-url"};
-  static const std::set<std::string> kExec = {"-e", "--env", "--env-file", "-u", "--user", "-w", "--workdir", "--app-name", "--wait", "--logs", "--list"};
+  static const std::set<std::string> kExec = {"-e",        "--env",      "--env-file", "-u",     "--user", "-w",
+                                              "--workdir", "--app-name", "--wait",     "--logs", "--list"};
   std::size_t at = 1;
   for (; at < argv.size() && argv[at].starts_with('-'); ++at) {
     if (kGlobal.contains(argv[at])) ++at;

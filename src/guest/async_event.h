@@ -1,5 +1,6 @@
 // AsyncEvent and AsyncMutex: the two ways in which coroutines of the one event loop wait for each other.
-// Thread safety: none; executor of the event loop only. Both must outlive their waiters (hold a shared_ptr to the owner).
+// Thread safety: none; executor of the event loop only. Both must outlive their waiters (hold a shared_ptr to the
+// owner).
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>

@@ -71,7 +71,8 @@ std::string kernel_argument(std::string_view command_line, std::string_view key)
   std::istringstream words{std::string(command_line)};
   std::string value;
   for (std::string word; words >> word;) {
-    if (word.starts_with(key) && word.size() > key.size() && word[key.size()] == '=') value = word.substr(key.size() + 1);
+    if (word.starts_with(key) && word.size() > key.size() && word[key.size()] == '=')
+      value = word.substr(key.size() + 1);
   }
   return value;
 }
@@ -111,9 +112,9 @@ void prepare_system() {
   ::mkdir("/run/sbx", 0755);
   ::mkdir("/run/lock", 0755);
   ::chmod("/run/lock", 01777);
-  for (const auto& [target, link] : {std::pair{"/proc/self/fd", "/dev/fd"}, std::pair{"/proc/self/fd/0", "/dev/stdin"},
-                                     std::pair{"/proc/self/fd/1", "/dev/stdout"},
-                                     std::pair{"/proc/self/fd/2", "/dev/stderr"}}) {
+  for (const auto& [target, link] :
+       {std::pair{"/proc/self/fd", "/dev/fd"}, std::pair{"/proc/self/fd/0", "/dev/stdin"},
+        std::pair{"/proc/self/fd/1", "/dev/stdout"}, std::pair{"/proc/self/fd/2", "/dev/stderr"}}) {
     if (::symlink(target, link) != 0 && errno != EEXIST) complain(std::string("linking ") + link);
   }
   loopback_up();

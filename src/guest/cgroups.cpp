@@ -88,9 +88,8 @@ void Cgroups::remove_when_empty(const std::string& name) {
 }
 
 void Cgroups::collect() {
-  std::erase_if(leaving_, [&](const std::string& name) {
-    return ::rmdir((root_ / name).c_str()) == 0 || errno == ENOENT;
-  });
+  std::erase_if(leaving_,
+                [&](const std::string& name) { return ::rmdir((root_ / name).c_str()) == 0 || errno == ENOENT; });
 }
 
 std::vector<std::filesystem::path> Cgroups::top_level() const {

@@ -55,7 +55,8 @@ Result<void> act_on_exec(Guest& guest, std::string_view path, std::string_view b
   const auto found = guest.execs.find(std::string(path.substr(0, slash)));
   const auto verb = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
   const auto object = SBX_TRY(parse_object(body), "reading the request");
-  if (found == guest.execs.end()) return fail(ErrorCode::kNotFound, "there is no exec " + std::string(path.substr(0, slash)));
+  if (found == guest.execs.end())
+    return fail(ErrorCode::kNotFound, "there is no exec " + std::string(path.substr(0, slash)));
   if (verb == "signal") {
     return found->second->signal(static_cast<int>(SBX_TRY(number_in(object, "signal", 64, 15), "signalling")));
   }

@@ -37,10 +37,14 @@ bool is_installed() {
 
 std::string_view Docker::state_word() const {
   switch (state_) {
-    case State::kOff: return "off";
-    case State::kStarting: return "starting";
-    case State::kReady: return "ready";
-    case State::kFailed: return "failed";
+    case State::kOff:
+      return "off";
+    case State::kStarting:
+      return "starting";
+    case State::kReady:
+      return "ready";
+    case State::kFailed:
+      return "failed";
   }
   return "failed";
 }
@@ -49,7 +53,8 @@ Result<void> Docker::start() {
   // Left by a dockerd that was killed; the process ids in them mean somebody else now.
   ::unlink("/run/docker.pid");
   ::unlink("/run/docker/containerd/containerd.pid");
-  const UniqueFd log = SBX_TRY(open_file("/var/log/dockerd.log", O_WRONLY | O_CREAT | O_APPEND, 0644), "starting dockerd");
+  const UniqueFd log =
+      SBX_TRY(open_file("/var/log/dockerd.log", O_WRONLY | O_CREAT | O_APPEND, 0644), "starting dockerd");
   const UniqueFd group = SBX_TRY(cgroups_.make(kGroup), "starting dockerd");
   SpawnPlan plan;
   plan.argv = {"dockerd"};

@@ -93,10 +93,13 @@ std::string value_of(const std::vector<std::string>& environment, std::string_vi
 std::vector<std::string> build_environment(const User& user, bool tty, std::string_view system,
                                            const std::vector<std::string>& identity,
                                            const std::vector<std::string>& head) {
-  std::vector<std::string> environment = {
-      "PATH=" + std::string(kDefaultPath), "HOME=" + user.home,   "USER=" + user.name,
-      "LOGNAME=" + user.name,              "SHELL=" + user.shell, "LANG=C.UTF-8",
-      "BASH_ENV=/etc/sandbox-persistent.sh"};
+  std::vector<std::string> environment = {"PATH=" + std::string(kDefaultPath),
+                                          "HOME=" + user.home,
+                                          "USER=" + user.name,
+                                          "LOGNAME=" + user.name,
+                                          "SHELL=" + user.shell,
+                                          "LANG=C.UTF-8",
+                                          "BASH_ENV=/etc/sandbox-persistent.sh"};
   if (tty) environment.emplace_back("TERM=xterm");
   std::istringstream lines{std::string(system)};
   for (std::string line; std::getline(lines, line);) {

@@ -1,9 +1,8 @@
 // ExecSession: one POST /exec, from its head to its status frame (docs/development/protocols.md).
 //
 // stdout and stderr are read only as fast as the peer takes them. After the main process has ended, output that is
-// already in the pipes is still sent; what background children write later is thrown away, so that they neither keep the
-// exec open nor die of SIGPIPE. A stream that is reset ends the command.
-// Thread safety: none; the event loop only.
+// already in the pipes is still sent; what background children write later is thrown away, so that they neither keep
+// the exec open nor die of SIGPIPE. A stream that is reset ends the command. Thread safety: none; the event loop only.
 #pragma once
 
 #include <boost/asio/posix/stream_descriptor.hpp>

@@ -1,7 +1,7 @@
-// The files relay: a process of its own (a fork of PID 1, before any thread) that carries the messages of /dev/fuse to the
-// files port and back, unchanged. Three threads: kernel to host, host to kernel, and notifications, since an invalidation
-// may block in the kernel on a page whose READ reply is behind it in the stream.
-// When the host side goes away the process ends, /dev/fuse closes, and open files get ENOTCONN.
+// The files relay: a process of its own (a fork of PID 1, before any thread) that carries the messages of /dev/fuse to
+// the files port and back, unchanged. Three threads: kernel to host, host to kernel, and notifications, since an
+// invalidation may block in the kernel on a page whose READ reply is behind it in the stream. When the host side goes
+// away the process ends, /dev/fuse closes, and open files get ENOTCONN.
 #pragma once
 
 #include <string_view>

@@ -18,7 +18,10 @@ class ExecSession;
 
 struct Guest {
   explicit Guest(boost::asio::any_io_executor the_executor)
-      : executor(the_executor), reaper(the_executor), docker(the_executor, reaper, cgroups), workspaces(the_executor, reaper) {}
+      : executor(the_executor),
+        reaper(the_executor),
+        docker(the_executor, reaper, cgroups),
+        workspaces(the_executor, reaper) {}
 
   boost::asio::any_io_executor executor;
   Cgroups cgroups;

@@ -89,7 +89,8 @@ wire::Awaitable<void> exec(wire::Http2Session& session, std::string head, std::s
   }
   std::cerr << "[status " << status << "]\n";
   const auto parsed = json::parse(status, nullptr, false);
-  if (parsed.is_object()) exit_code = parsed.contains("signal") ? 128 + parsed["signal"].get<int>() : parsed.value("exit_code", 1);
+  if (parsed.is_object())
+    exit_code = parsed.contains("signal") ? 128 + parsed["signal"].get<int>() : parsed.value("exit_code", 1);
 }
 
 wire::Awaitable<void> exec_copy(wire::Http2Session& session, std::string head, std::string input) {
@@ -158,8 +159,8 @@ wire::Awaitable<void> run(std::vector<std::string> words, UniqueFd fd) {
       asio::co_spawn(co_await asio::this_coro::executor, exec_copy(*session, head.dump(), input), asio::detached);
     }
     if (words.size() > 7) {
-      asio::co_spawn(co_await asio::this_coro::executor,
-                     post_later(session, std::stoi(words[5]), words[6], words[7]), asio::detached);
+      asio::co_spawn(co_await asio::this_coro::executor, post_later(session, std::stoi(words[5]), words[6], words[7]),
+                     asio::detached);
     }
     while (left > 0) {
       asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(20));

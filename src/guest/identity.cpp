@@ -95,7 +95,9 @@ Result<Identity> parse_identity(std::string_view text) {
       (identity.machine_id.size() != 32 || !std::ranges::all_of(identity.machine_id, is_hex))) {
     return fail(ErrorCode::kInvalid, "a machine id is 32 lower-case hexadecimal digits");
   }
-  const auto in_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_'; };
+  const auto in_name = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_';
+  };
   if (identity.hostname.size() > 64 || !std::ranges::all_of(identity.hostname, in_name)) {
     return fail(ErrorCode::kInvalid, "not a hostname: " + identity.hostname);
   }
@@ -130,7 +132,8 @@ Result<void> apply_identity(const Identity& identity) {
   if (!identity.machine_id.empty()) {
     SBX_CHECK(put_file("/etc/machine-id", identity.machine_id + "\n"), "applying the identity");
   }
-  if (!identity.sandbox_id.empty()) SBX_CHECK(put_file("/run/sbx/id", identity.sandbox_id + "\n"), "applying the identity");
+  if (!identity.sandbox_id.empty())
+    SBX_CHECK(put_file("/run/sbx/id", identity.sandbox_id + "\n"), "applying the identity");
   ::mkdir("/etc/profile.d", 0755);
   return put_file("/etc/profile.d/sbx-identity.sh", profile_script(identity.environment));
 }

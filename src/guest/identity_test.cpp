@@ -6,7 +6,8 @@ namespace sbx::guest {
 namespace {
 
 TEST(Identity, IsCheckedBeforeAnythingIsApplied) {
-  const auto identity = parse_identity(R"({"hostname":"api-shell","entropy":"AAEC/w==","time_ns":5,"environment":["A=1"]})");
+  const auto identity =
+      parse_identity(R"({"hostname":"api-shell","entropy":"AAEC/w==","time_ns":5,"environment":["A=1"]})");
   ASSERT_TRUE(identity) << identity.error().describe();
   EXPECT_EQ(identity->entropy, std::string("\0\1\2\xff", 4));
   EXPECT_FALSE(parse_identity(R"({"entropy":"*"})"));

@@ -32,8 +32,8 @@ class SynMatcher {
 
 class PortFilter {
  public:
-  // Consumes from `input`; appends to `clean` what the current session is to read. Returns early, with the nonce, where a
-  // new session begins.
+  // Consumes from `input`; appends to `clean` what the current session is to read. Returns early, with the nonce, where
+  // a new session begins.
   std::optional<Nonce> feed(std::string_view& input, std::string& clean);
   // As if a SYN with this nonce had just been fed.
   void begin(const Nonce& nonce);

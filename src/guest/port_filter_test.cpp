@@ -54,7 +54,8 @@ TEST_P(PortFilterTest, ASynBetweenFramesBeginsTheNextSession) {
 }
 
 TEST_P(PortFilterTest, PayloadMayHoldTheMagic) {
-  const std::string session = std::string(kPreface) + frame("x" + syn('q') + "y" + syn('q')) + frame("\xf5") + frame("end");
+  const std::string session =
+      std::string(kPreface) + frame("x" + syn('q') + "y" + syn('q')) + frame("\xf5") + frame("end");
   const auto outcome = filter(syn('a') + session, GetParam());
   EXPECT_EQ(outcome.nonces, "a");
   EXPECT_EQ(outcome.clean, session);

@@ -46,7 +46,8 @@ Awaitable<void> PortServer::take(std::string_view input) {
     clean.clear();
     const auto nonce = filter_.feed(input, clean);
     if (session_ && !clean.empty()) {
-      const auto [error, size] = co_await boost::asio::async_write(session_->near, boost::asio::buffer(clean), kNoThrow);
+      const auto [error, size] =
+          co_await boost::asio::async_write(session_->near, boost::asio::buffer(clean), kNoThrow);
       if (error && !nonce) co_await end_session();
     }
     if (nonce) co_await start_session(*nonce);

@@ -53,8 +53,7 @@ void take_standard_descriptors(const SpawnPlan& plan, int report) {
   if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) give_up(report, SpawnStage::kSetup, errno);
 
   const auto& user = plan.user;
-  if (::setgroups(user.groups.size(), user.groups.data()) != 0 || ::setgid(user.gid) != 0 ||
-      ::setuid(user.uid) != 0) {
+  if (::setgroups(user.groups.size(), user.groups.data()) != 0 || ::setgid(user.gid) != 0 || ::setuid(user.uid) != 0) {
     give_up(report, SpawnStage::kUser, errno);
   }
   if (::chdir(plan.folder.c_str()) != 0) give_up(report, SpawnStage::kFolder, errno);

@@ -1,8 +1,8 @@
 #include "keeper/exec_table.h"
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <algorithm>
 #include <cctype>
 #include <ctime>
 
@@ -49,8 +49,9 @@ json failed_status(const std::string& error) { return {{"exit_code", 125}, {"err
 bool usable_id(const json& id) {
   if (!id.is_string()) return false;
   const auto& text = id.get_ref<const std::string&>();
-  return !text.empty() && text.size() <= 64 &&
-         std::all_of(text.begin(), text.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-'; });
+  return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '-';
+  });
 }
 
 // What the guest says of how a command ended, reduced to what ExecStatus may hold.

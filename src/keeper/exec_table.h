@@ -29,7 +29,7 @@ inline constexpr std::size_t kFinishedKept = 256;
 class OutputRing {
  public:
   void push(std::string frame);
-  std::uint64_t first() const { return first_; }                 // number of the oldest frame held
+  std::uint64_t first() const { return first_; }                  // number of the oldest frame held
   std::uint64_t next() const { return first_ + frames_.size(); }  // number the next one will get
   const std::string& at(std::uint64_t number) const { return frames_[number - first_]; }
 

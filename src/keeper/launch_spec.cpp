@@ -44,8 +44,7 @@ Result<LaunchSpec> parse_launch_spec(std::string_view text) {
     const auto document = json::parse(text);
     auto spec = read_members(document);
     spec.mode = SBX_TRY(mode_from(document.at("mode").get<std::string>()), "reading the launch spec");
-    spec.accelerator =
-        SBX_TRY(vm::accelerator_from(document.value("accelerator", "tcg")), "reading the launch spec");
+    spec.accelerator = SBX_TRY(vm::accelerator_from(document.value("accelerator", "tcg")), "reading the launch spec");
     if (spec.cpus < 1 || spec.memory_mib < 128) {
       return fail(ErrorCode::kInvalid, "the launch spec needs cpus >= 1 and memory_mib >= 128");
     }

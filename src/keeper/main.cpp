@@ -70,13 +70,11 @@ int main(int argc, char** argv) {
     return failed ? 1 : 0;
   }
   sbx::keeper::Keeper keeper(io, std::move(*spec));
-  boost::asio::co_spawn(
-      io,
-      keeper.run([&](const Result<std::int64_t>& result) {
-        failed = !result;
-        report_result(result);
-      }),
-      boost::asio::detached);
+  boost::asio::co_spawn(io, keeper.run([&](const Result<std::int64_t>& result) {
+    failed = !result;
+    report_result(result);
+  }),
+                        boost::asio::detached);
   io.run();
   return failed ? 1 : 0;
 }

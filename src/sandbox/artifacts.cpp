@@ -53,7 +53,8 @@ Result<image::ImageManifest> find_image(const fs::path& folder, const std::strin
 std::string stamp_of(const fs::path& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) return path.native();
-  return path.native() + ":" + std::to_string(info.st_size) + ":" + std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec);
+  return path.native() + ":" + std::to_string(info.st_size) + ":" + std::to_string(info.st_mtim.tv_sec) + "." +
+         std::to_string(info.st_mtim.tv_nsec);
 }
 
 }  // namespace
@@ -74,9 +75,8 @@ Awaitable<Result<image::ImageManifest>> Artifacts::build_image(Progress progress
     image::BuildOptions options;
     options.recipe = SBX_TRY(image::find_recipe(), "finding the image's recipe");
     options.images_folder = folder;
-    return image::build_image(options, [&](const std::string& step) {
-      asio::post(executor, [progress, step] { progress(step); });
-    });
+    return image::build_image(
+        options, [&](const std::string& step) { asio::post(executor, [progress, step] { progress(step); }); });
   };
   co_return co_await run_blocking(pool_, std::move(work));
 }
@@ -95,8 +95,12 @@ Awaitable<vm::AcceleratorVerdict> Artifacts::accelerator(std::string image_id) {
   const auto cache = paths_.home / "accelerator.json";
   auto work = [kernel, cache]() {
     vm::AcceleratorHost host;
-    if (!kernel.empty()) host.canary = vm::canary_with(kernel);
-    else host.canary = []() -> Result<std::string> { return fail(ErrorCode::kUnavailable, "there is no image to try it with"); };
+    if (!kernel.empty())
+      host.canary = vm::canary_with(kernel);
+    else
+      host.canary = []() -> Result<std::string> {
+        return fail(ErrorCode::kUnavailable, "there is no image to try it with");
+      };
     return vm::probe_accelerator(host, kernel.empty() ? fs::path() : cache);
   };
   auto verdict = co_await run_blocking(pool_, std::move(work));
@@ -104,7 +108,8 @@ Awaitable<vm::AcceleratorVerdict> Artifacts::accelerator(std::string image_id) {
   co_return verdict;
 }
 
-Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_image, std::int64_t cpus, std::int64_t memory_mib, Progress progress) {
+Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_image, std::int64_t cpus,
+                                                          std::int64_t memory_mib, Progress progress) {
   SBX_CO_TRY(auto image, co_await this->image(std::move(wanted_image), progress), "finding an image");
   const auto verdict = co_await accelerator(image.id);
   const bool kvm = verdict.accelerator == vm::Accelerator::kKvm;
@@ -120,9 +125,11 @@ Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_ima
                      std::to_string(choice.cpus) + "x" + std::to_string(choice.memory_mib)];
   if (known.empty()) {
     auto make_key = [image_folder, guest, verdict, choice]() {
-      return keeper::template_key(image_folder, guest, verdict.accelerator, static_cast<int>(choice.cpus), static_cast<int>(choice.memory_mib));
+      return keeper::template_key(image_folder, guest, verdict.accelerator, static_cast<int>(choice.cpus),
+                                  static_cast<int>(choice.memory_mib));
     };
-    SBX_CO_TRY(const auto key, co_await run_blocking(pool_, std::move(make_key)), "working out the template's identity");
+    SBX_CO_TRY(const auto key, co_await run_blocking(pool_, std::move(make_key)),
+               "working out the template's identity");
     known = vm::template_id(key);
   }
   choice.id = known;
@@ -136,11 +143,12 @@ Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_ima
 Awaitable<Result<void>> Artifacts::build_template(TemplateChoice choice, Progress progress) {
   const fs::path lock_path = paths_.templates() / ("." + choice.id + ".lock");
   auto take_lock = [lock_path] { return store::lock_file(lock_path, {.wait = true}); };
-  SBX_CO_TRY(auto lock, co_await run_blocking(pool_, std::move(take_lock)), "waiting for another builder of the template");
+  SBX_CO_TRY(auto lock, co_await run_blocking(pool_, std::move(take_lock)),
+             "waiting for another builder of the template");
   const fs::path final_folder = paths_.templates() / choice.id;
   if (fs::exists(final_folder / "manifest.json")) co_return Result<void>{};
-  progress("Preparing the template for " + std::to_string(choice.cpus) + " CPU(s) and " + std::to_string(choice.memory_mib) +
-           " MiB: booting it once (about half a minute without KVM)");
+  progress("Preparing the template for " + std::to_string(choice.cpus) + " CPU(s) and " +
+           std::to_string(choice.memory_mib) + " MiB: booting it once (about half a minute without KVM)");
 
   TemplateSpec spec;
   spec.folders.template_folder = paths_.templates() / ("." + choice.id + ".building");
@@ -167,7 +175,8 @@ Awaitable<Result<void>> Artifacts::build_template(TemplateChoice choice, Progres
     if (!error) kill_process(pidfd, SIGKILL);
   });
   boost::system::error_code ignored;
-  co_await ended.async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, ignored));
+  co_await ended.async_wait(asio::posix::stream_descriptor::wait_read,
+                            asio::redirect_error(asio::use_awaitable, ignored));
   impatience.cancel();
   siginfo_t info{};
   ::waitid(P_PID, static_cast<id_t>(keeper.pid), &info, WEXITED | WNOHANG);

@@ -1,6 +1,6 @@
-// The immutable things sandboxes are made from: the root image, and the template booted from it. Made at most once each,
-// however many creates ask at the same time (and however many daemons share HOME). One event loop; slow work goes to the
-// pool.
+// The immutable things sandboxes are made from: the root image, and the template booted from it. Made at most once
+// each, however many creates ask at the same time (and however many daemons share HOME). One event loop; slow work goes
+// to the pool.
 #pragma once
 
 #include <functional>
@@ -40,14 +40,16 @@ struct TemplateChoice {
 class Artifacts {
  public:
   // `programs` is the folder of sbx-keeper and sbx-guest.
-  Artifacts(store::Paths paths, std::filesystem::path programs, boost::asio::any_io_executor executor, boost::asio::thread_pool& pool);
+  Artifacts(store::Paths paths, std::filesystem::path programs, boost::asio::any_io_executor executor,
+            boost::asio::thread_pool& pool);
 
   // The image called `wanted` (an id or its beginning); "" is the image of this version's recipe, else the newest there
   // is; if there is none, it is built (minutes).
   Awaitable<Result<image::ImageManifest>> image(std::string wanted, Progress progress);
   Awaitable<Result<image::ImageManifest>> build_image(Progress progress);
   // The template for a sandbox of this size (0: the default of the accelerator), booted and saved if it is not there.
-  Awaitable<Result<TemplateChoice>> template_for(std::string wanted_image, std::int64_t cpus, std::int64_t memory_mib, Progress progress);
+  Awaitable<Result<TemplateChoice>> template_for(std::string wanted_image, std::int64_t cpus, std::int64_t memory_mib,
+                                                 Progress progress);
   Awaitable<vm::AcceleratorVerdict> accelerator(std::string image_id);
   std::vector<TemplateSummary> templates() const;
   // The caller has made sure that no sandbox uses it.

@@ -30,7 +30,8 @@ Awaitable<std::invoke_result_t<F>> run_blocking(boost::asio::thread_pool& pool, 
 // Something that happens once; any number of coroutines wait for it. One event loop.
 class Event {
  public:
-  explicit Event(boost::asio::any_io_executor executor) : timer_(executor, boost::asio::steady_timer::time_point::max()) {}
+  explicit Event(boost::asio::any_io_executor executor)
+      : timer_(executor, boost::asio::steady_timer::time_point::max()) {}
   void set() {
     happened_ = true;
     timer_.cancel();
@@ -64,7 +65,8 @@ class AsyncMutex : public std::enable_shared_from_this<AsyncMutex> {
     std::shared_ptr<AsyncMutex> mutex_;
   };
 
-  explicit AsyncMutex(boost::asio::any_io_executor executor) : timer_(executor, boost::asio::steady_timer::time_point::max()) {}
+  explicit AsyncMutex(boost::asio::any_io_executor executor)
+      : timer_(executor, boost::asio::steady_timer::time_point::max()) {}
   Awaitable<Guard> lock() {
     auto self = shared_from_this();
     boost::system::error_code ignored;

@@ -26,11 +26,13 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
     workspace.path = entry.get<std::string>();
   } else if (entry.is_object() && entry.contains("path") && entry["path"].is_string()) {
     workspace.path = entry["path"].get<std::string>();
-    if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean()) workspace.readonly = *readonly;
+    if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean())
+      workspace.readonly = *readonly;
   } else {
     return fail(ErrorCode::kInvalid, "a workspace is a path, or an object with \"path\"");
   }
-  if (!workspace.path.starts_with('/')) return fail(ErrorCode::kInvalid, "workspace \"" + workspace.path + "\" is not an absolute path");
+  if (!workspace.path.starts_with('/'))
+    return fail(ErrorCode::kInvalid, "workspace \"" + workspace.path + "\" is not an absolute path");
   fs::path path = fs::path(workspace.path).lexically_normal();
   if (path.filename().empty() && path != "/") path = path.parent_path();
   workspace.path = path.native();
@@ -38,30 +40,38 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
   const auto status = fs::status(path, error);
   if (!fs::exists(status)) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " does not exist");
   workspace.file = fs::is_regular_file(status);
-  if (!workspace.file && !fs::is_directory(status)) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is neither a folder nor a file");
+  if (!workspace.file && !fs::is_directory(status))
+    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is neither a folder nor a file");
   if (workspace.file && !workspace.readonly) {
-    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is a single file, which can only be mounted read-only; append :ro");
+    return fail(ErrorCode::kInvalid,
+                "workspace " + workspace.path + " is a single file, which can only be mounted read-only; append :ro");
   }
-  static const std::set<std::string> kExact = {"/", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/var", "/home", "/root", "/opt"};
+  static const std::set<std::string> kExact = {"/",      "/etc",  "/usr", "/bin",  "/sbin", "/lib",
+                                               "/lib64", "/boot", "/var", "/home", "/root", "/opt"};
   bool reserved = kExact.contains(workspace.path);
   for (const char* tree : {"/proc", "/sys", "/dev", "/run"}) reserved = reserved || is_within(path, tree);
-  if (reserved) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " would hide a system folder of the sandbox; mount a folder below it");
+  if (reserved)
+    return fail(ErrorCode::kInvalid,
+                "workspace " + workspace.path + " would hide a system folder of the sandbox; mount a folder below it");
   const fs::path real = fs::canonical(path, error);
   const fs::path real_home = fs::weakly_canonical(home, error);
   if (is_within(real_home, real) || is_within(real, real_home)) {
-    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " overlaps sbx's own state in " + home.native() + "; mount a folder below it, or move SBX_HOME");
+    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " overlaps sbx's own state in " + home.native() +
+                                         "; mount a folder below it, or move SBX_HOME");
   }
   return workspace;
 }
 
-Result<std::int64_t> number(const json& body, const char* key, std::int64_t otherwise, std::int64_t least, std::int64_t most) {
+Result<std::int64_t> number(const json& body, const char* key, std::int64_t otherwise, std::int64_t least,
+                            std::int64_t most) {
   const auto found = body.find(key);
   if (found == body.end() || found->is_null()) return otherwise;
   if (!found->is_number_integer()) return fail(ErrorCode::kInvalid, std::string(key) + " must be a whole number");
   const auto value = found->get<std::int64_t>();
   if (value == otherwise) return value;
   if (value < least || value > most) {
-    return fail(ErrorCode::kInvalid, std::string(key) + " must be between " + std::to_string(least) + " and " + std::to_string(most));
+    return fail(ErrorCode::kInvalid,
+                std::string(key) + " must be between " + std::to_string(least) + " and " + std::to_string(most));
   }
   return value;
 }
@@ -100,7 +110,8 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
     std::set<std::string> seen;
     for (const auto& entry : *workspaces) {
       auto workspace = SBX_TRY(check_workspace(entry, home), "checking the workspaces");
-      if (!seen.insert(workspace.path).second) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is given twice");
+      if (!seen.insert(workspace.path).second)
+        return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is given twice");
       request.workspaces.push_back(std::move(workspace));
     }
   }
@@ -110,7 +121,8 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
   if (const auto env = body.find("env"); env != body.end() && !env->is_null()) {
     if (!env->is_array()) return fail(ErrorCode::kInvalid, "env must be a list of \"KEY=VALUE\"");
     for (const auto& entry : *env) {
-      if (!entry.is_string() || entry.get<std::string>().find('=') == std::string::npos || entry.get<std::string>().starts_with('=')) {
+      if (!entry.is_string() || entry.get<std::string>().find('=') == std::string::npos ||
+          entry.get<std::string>().starts_with('=')) {
         return fail(ErrorCode::kInvalid, "env must be a list of \"KEY=VALUE\"");
       }
       request.env.push_back(entry.get<std::string>());

@@ -28,8 +28,8 @@ struct CreateRequest {
 inline constexpr std::int64_t kLeastMemoryMib = 512;
 
 // kInvalid names the member that is wrong. Workspaces are made absolute and checked: they exist, a single file is
-// read-only, none hides what the guest needs to run, and none holds or lies in `home` (sbx's own state: a guest that can
-// write there owns every other sandbox).
+// read-only, none hides what the guest needs to run, and none holds or lies in `home` (sbx's own state: a guest that
+// can write there owns every other sandbox).
 Result<CreateRequest> parse_create_request(const nlohmann::json& body, const std::filesystem::path& home);
 
 // Most memory that may be asked for: 75% of the host's, at least kLeastMemoryMib.

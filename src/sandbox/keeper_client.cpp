@@ -25,8 +25,8 @@ Awaitable<void> run_session(std::shared_ptr<wire::Http2Session> session, std::sh
   *alive = false;
 }
 
-Awaitable<void> run_call(std::shared_ptr<wire::Http2Session> session, std::shared_ptr<PendingCall> pending, std::string method,
-                         std::string path, std::string body) {
+Awaitable<void> run_call(std::shared_ptr<wire::Http2Session> session, std::shared_ptr<PendingCall> pending,
+                         std::string method, std::string path, std::string body) {
   auto result = co_await wire::call(*session, std::move(method), std::move(path), std::move(body));
   pending->result = std::move(result);
   pending->done.set();
@@ -40,10 +40,12 @@ Awaitable<void> expire(std::shared_ptr<asio::steady_timer> timer, std::shared_pt
 
 }  // namespace
 
-Result<std::shared_ptr<KeeperClient>> KeeperClient::connect(asio::any_io_executor executor, const std::filesystem::path& socket) {
+Result<std::shared_ptr<KeeperClient>> KeeperClient::connect(asio::any_io_executor executor,
+                                                            const std::filesystem::path& socket) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (socket.native().size() >= sizeof address.sun_path) return fail(ErrorCode::kInternal, "socket path too long: " + socket.native());
+  if (socket.native().size() >= sizeof address.sun_path)
+    return fail(ErrorCode::kInternal, "socket path too long: " + socket.native());
   std::memcpy(address.sun_path, socket.c_str(), socket.native().size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return fail_errno("making a socket", errno);
@@ -58,7 +60,8 @@ Result<std::shared_ptr<KeeperClient>> KeeperClient::connect(asio::any_io_executo
 
 KeeperClient::~KeeperClient() { session_->close(); }
 
-Awaitable<Result<nlohmann::json>> KeeperClient::call(std::string method, std::string path, nlohmann::json body, std::chrono::milliseconds deadline) {
+Awaitable<Result<nlohmann::json>> KeeperClient::call(std::string method, std::string path, nlohmann::json body,
+                                                     std::chrono::milliseconds deadline) {
   const auto executor = co_await asio::this_coro::executor;
   auto pending = std::make_shared<PendingCall>(executor);
   auto timer = std::make_shared<asio::steady_timer>(executor, deadline);
@@ -67,9 +70,11 @@ Awaitable<Result<nlohmann::json>> KeeperClient::call(std::string method, std::st
   asio::co_spawn(executor, expire(timer, pending), asio::detached);
   co_await pending->done.wait();
   timer->cancel();
-  if (!pending->result) co_return std::unexpected(Error(pending->result.error()).while_doing("asking the keeper for " + path));
+  if (!pending->result)
+    co_return std::unexpected(Error(pending->result.error()).while_doing("asking the keeper for " + path));
   auto parsed = nlohmann::json::parse(*pending->result, nullptr, false);
-  if (parsed.is_discarded()) co_return fail(ErrorCode::kInternal, "the keeper answered " + path + " with something that is not JSON");
+  if (parsed.is_discarded())
+    co_return fail(ErrorCode::kInternal, "the keeper answered " + path + " with something that is not JSON");
   co_return parsed;
 }
 

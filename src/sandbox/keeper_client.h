@@ -16,11 +16,13 @@ namespace sbx::sandbox {
 class KeeperClient {
  public:
   // kUnavailable if nobody listens there.
-  static Result<std::shared_ptr<KeeperClient>> connect(boost::asio::any_io_executor executor, const std::filesystem::path& socket);
+  static Result<std::shared_ptr<KeeperClient>> connect(boost::asio::any_io_executor executor,
+                                                       const std::filesystem::path& socket);
   ~KeeperClient();
 
   // A small JSON request; kTimeout past the deadline (the call itself is left behind).
-  Awaitable<Result<nlohmann::json>> call(std::string method, std::string path, nlohmann::json body, std::chrono::milliseconds deadline);
+  Awaitable<Result<nlohmann::json>> call(std::string method, std::string path, nlohmann::json body,
+                                         std::chrono::milliseconds deadline);
   // A streaming request.
   Result<std::shared_ptr<wire::Http2Stream>> open(std::string method, std::string path, bool end);
   // False once the session has ended: connect anew.

@@ -28,7 +28,8 @@ std::string end_of_log(const std::filesystem::path& log) {
 
 }  // namespace
 
-Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec, const std::filesystem::path& log) {
+Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec,
+                                   const std::filesystem::path& log) {
   UniqueFd memory(::memfd_create("launch-spec", MFD_CLOEXEC));
   if (!memory.valid()) return fail_errno("making the launch specification", errno);
   SBX_CHECK(write_all(memory.get(), dump(spec)), "writing the launch specification");
@@ -54,7 +55,8 @@ Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const n
   return keeper;
 }
 
-Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline, std::filesystem::path log) {
+Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline,
+                                         std::filesystem::path log) {
   const auto executor = co_await asio::this_coro::executor;
   auto pipe = std::make_shared<asio::posix::stream_descriptor>(executor, output.release());
   asio::steady_timer timer(executor, deadline);
@@ -68,21 +70,27 @@ Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseco
   char buffer[4096];
   while (line.find('\n') == std::string::npos && line.size() < kLongestLine) {
     boost::system::error_code error;
-    const std::size_t got = co_await pipe->async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t got =
+        co_await pipe->async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
     if (*late) {
       const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(deadline).count();
-      co_return fail(ErrorCode::kTimeout, "the sandbox was not usable after " + std::to_string(seconds) + " s; see " + log.native());
+      co_return fail(ErrorCode::kTimeout,
+                     "the sandbox was not usable after " + std::to_string(seconds) + " s; see " + log.native());
     }
-    if (error) co_return fail(ErrorCode::kInternal, "the sandbox's keeper ended before the sandbox was usable: " + end_of_log(log));
+    if (error)
+      co_return fail(ErrorCode::kInternal,
+                     "the sandbox's keeper ended before the sandbox was usable: " + end_of_log(log));
     line.append(buffer, got);
   }
   timer.cancel();
   const auto answer = nlohmann::json::parse(line.substr(0, line.find('\n')), nullptr, false);
   if (answer.is_object() && answer.contains("error")) {
     const auto& error = answer["error"];
-    co_return fail(error_code_from(text_field(error, "code")), text_field(error, "message", "the keeper failed without a message"));
+    co_return fail(error_code_from(text_field(error, "code")),
+                   text_field(error, "message", "the keeper failed without a message"));
   }
-  if (!bool_field(answer, "ready")) co_return fail(ErrorCode::kInternal, "the keeper answered with something else than readiness");
+  if (!bool_field(answer, "ready"))
+    co_return fail(ErrorCode::kInternal, "the keeper answered with something else than readiness");
   co_return Result<void>{};
 }
 
@@ -104,7 +112,8 @@ Result<UniqueFd> open_process(pid_t pid, std::int64_t start_time) {
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!fd.valid()) return fail(ErrorCode::kNotFound, "process " + std::to_string(pid) + " is gone");
   // Checked after opening: the pidfd pins whatever has the pid now.
-  if (process_start_time(pid) != start_time) return fail(ErrorCode::kNotFound, "process " + std::to_string(pid) + " is another one now");
+  if (process_start_time(pid) != start_time)
+    return fail(ErrorCode::kNotFound, "process " + std::to_string(pid) + " is another one now");
   return fd;
 }
 

@@ -19,11 +19,13 @@ struct KeeperProcess {
 };
 
 // fork and exec, no waiting; its stderr is appended to `log`.
-Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec, const std::filesystem::path& log);
+Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec,
+                                   const std::filesystem::path& log);
 
 // The keeper's one line on stdout: nothing if it says ready, else the Error it tells, or kTimeout, or (when it ended
 // without a word) kInternal with the end of its log.
-Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline, std::filesystem::path log);
+Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline,
+                                         std::filesystem::path log);
 
 // Field 22 of proc_pid_stat(5): together with the pid it names one process of this boot. 0 if there is none.
 std::int64_t process_start_time(pid_t pid);

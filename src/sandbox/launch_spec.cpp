@@ -27,7 +27,10 @@ json identity_of(const store::Sandbox& sandbox) {
 json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders) {
   json workspaces = json::array();
   for (const auto& workspace : sandbox.workspaces) {
-    workspaces.push_back({{"index", workspaces.size()}, {"path", workspace.path}, {"readonly", workspace.readonly}, {"file", workspace.file}});
+    workspaces.push_back({{"index", workspaces.size()},
+                          {"path", workspace.path},
+                          {"readonly", workspace.readonly},
+                          {"file", workspace.file}});
   }
   return {{"sandbox_id", sandbox.id},
           {"name", sandbox.name},

@@ -17,8 +17,8 @@ TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
   sandbox.workspaces = {{"/work", false, false}, {"/notes", true, true}};
   sandbox.env = {"A=1"};
   const auto spec = launch_spec(sandbox, "clone", {"/run/x", "/s/x", "/t/x", "/i/x"});
-  for (const char* key : {"sandbox_id", "name", "mode", "runtime_folder", "sandbox_folder", "template_folder", "image_folder", "cpus",
-                          "memory_mib", "accelerator", "identity", "workspaces"}) {
+  for (const char* key : {"sandbox_id", "name", "mode", "runtime_folder", "sandbox_folder", "template_folder",
+                          "image_folder", "cpus", "memory_mib", "accelerator", "identity", "workspaces"}) {
     EXPECT_TRUE(spec.contains(key)) << key;
   }
   EXPECT_EQ(spec["workspaces"][1]["index"], 1);

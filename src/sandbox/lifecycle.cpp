@@ -14,7 +14,11 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
 Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database& database, fs::path programs)
-    : loop_(loop), paths_(std::move(paths)), store_(database), pool_(4), artifacts_(paths_, std::move(programs), loop.get_executor(), pool_) {}
+    : loop_(loop),
+      paths_(std::move(paths)),
+      store_(database),
+      pool_(4),
+      artifacts_(paths_, std::move(programs), loop.get_executor(), pool_) {}
 
 Lifecycle::~Lifecycle() { pool_.stop(); }
 
@@ -60,8 +64,9 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
     SBX_CO_TRY(const auto holder, store_.find(row.name), "looking for the holder of the name");
     const bool same_workspace = holder && holder->workspaces == row.workspaces;
     if (!derived || same_workspace || attempt > 99) {
-      co_return fail(ErrorCode::kConflict, "sandbox \"" + row.name + "\" already exists" + (same_workspace ? " for this workspace" : "") +
-                                               "; use 'sbx run --name " + row.name + "' to start it, or pass --name to create another");
+      co_return fail(ErrorCode::kConflict,
+                     "sandbox \"" + row.name + "\" already exists" + (same_workspace ? " for this workspace" : "") +
+                         "; use 'sbx run --name " + row.name + "' to start it, or pass --name to create another");
     }
     const std::string suffix = "-" + std::to_string(attempt);
     row.name = base.substr(0, 63 - suffix.size()) + suffix;
@@ -114,9 +119,11 @@ Awaitable<Result<void>> Lifecycle::remove(std::string name, RemoveOptions option
   SBX_CO_TRY(row, require(row.id), "removing a sandbox");
   if (!options.force && live_.contains(row.id)) {
     const auto view = co_await status(row.id);
-    const auto sessions = std::max<std::int64_t>(int_field(view, "sessions"), live_.contains(row.id) ? live_[row.id]->sessions : 0);
+    const auto sessions =
+        std::max<std::int64_t>(int_field(view, "sessions"), live_.contains(row.id) ? live_[row.id]->sessions : 0);
     if (sessions > 0) {
-      co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' has " + std::to_string(sessions) + " active session(s); use --force to remove it all the same");
+      co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' has " + std::to_string(sessions) +
+                                               " active session(s); use --force to remove it all the same");
     }
   }
   co_return co_await erase(row);

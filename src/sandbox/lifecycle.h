@@ -34,7 +34,8 @@ struct ExecSession {
 
 class Lifecycle {
  public:
-  Lifecycle(boost::asio::io_context& loop, store::Paths paths, store::Database& database, std::filesystem::path programs);
+  Lifecycle(boost::asio::io_context& loop, store::Paths paths, store::Database& database,
+            std::filesystem::path programs);
   ~Lifecycle();
 
   // At daemon start, before the first request: takes over the keepers that are there, cleans up what is half made.
@@ -102,8 +103,8 @@ class Lifecycle {
   store::SandboxStore store_;
   boost::asio::thread_pool pool_;
   Artifacts artifacts_;
-  std::map<std::string, std::shared_ptr<Live>> live_;          // by id
-  std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;   // by id
+  std::map<std::string, std::shared_ptr<Live>> live_;         // by id
+  std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;  // by id
 };
 
 }  // namespace sbx::sandbox

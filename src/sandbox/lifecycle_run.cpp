@@ -43,7 +43,8 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   SBX_CO_CHECK(make_folders(folders.runtime, 0700), "making the runtime folder");
   SBX_CO_CHECK(make_folders(folders.sandbox, 0700), "making the sandbox's folder");
   const fs::path log = folders.runtime / "keeper.log";
-  SBX_CO_TRY(auto keeper, spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders), log), "starting the keeper");
+  SBX_CO_TRY(auto keeper, spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders), log),
+             "starting the keeper");
   row.keeper_pid = keeper.pid;
   row.keeper_start = keeper.start_time;
   auto live = watch(row, std::move(keeper.pidfd), nullptr);
@@ -52,8 +53,10 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   auto ready = co_await wait_until_ready(std::move(keeper.output), deadline, log);
   if (ready) {
     auto client = KeeperClient::connect(loop_.get_executor(), folders.runtime / "keeper.sock");
-    if (client) live->client = *client;
-    else ready = std::unexpected(client.error());
+    if (client)
+      live->client = *client;
+    else
+      ready = std::unexpected(client.error());
   }
   if (!ready) {
     co_await end_keeper(row.id, Ending::kAtOnce);
@@ -71,10 +74,13 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
 Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, Progress progress) {
   if (live_.contains(row.id) && row.state == store::State::kRunning) co_return false;
   if (row.state == store::State::kCreating || row.state == store::State::kRemoving) {
-    co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' is not usable (" + std::string(store::to_string(row.state)) + ")");
+    co_return fail(ErrorCode::kConflict,
+                   "sandbox '" + row.name + "' is not usable (" + std::string(store::to_string(row.state)) + ")");
   }
   const fs::path folder = paths_.sandbox(row.id);
-  const std::string mode = fs::exists(folder / "memory.img") ? "resume" : fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
+  const std::string mode = fs::exists(folder / "memory.img")   ? "resume"
+                           : fs::exists(folder / "disk.qcow2") ? "boot"
+                                                               : "clone";
   progress("Starting sandbox " + row.name + (mode == "boot" ? " (booting; takes a while without KVM)" : ""));
   SBX_CO_CHECK(co_await launch(row, mode), "starting sandbox " + row.name);
   co_return true;
@@ -87,7 +93,8 @@ Awaitable<Result<bool>> Lifecycle::start(std::string name, Progress progress) {
   co_return co_await start_locked(row, std::move(progress));
 }
 
-std::shared_ptr<Lifecycle::Live> Lifecycle::watch(const store::Sandbox& row, UniqueFd pidfd, std::shared_ptr<KeeperClient> client) {
+std::shared_ptr<Lifecycle::Live> Lifecycle::watch(const store::Sandbox& row, UniqueFd pidfd,
+                                                  std::shared_ptr<KeeperClient> client) {
   auto live = std::make_shared<Live>(loop_.get_executor());
   live->pid = static_cast<pid_t>(row.keeper_pid);
   live->pidfd = std::make_shared<asio::posix::stream_descriptor>(loop_, pidfd.release());
@@ -99,7 +106,8 @@ std::shared_ptr<Lifecycle::Live> Lifecycle::watch(const store::Sandbox& row, Uni
 
 Awaitable<void> Lifecycle::wait_for_end(std::string id, std::shared_ptr<Live> live) {
   boost::system::error_code ignored;
-  co_await live->pidfd->async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, ignored));
+  co_await live->pidfd->async_wait(asio::posix::stream_descriptor::wait_read,
+                                   asio::redirect_error(asio::use_awaitable, ignored));
   siginfo_t info{};
   ::waitid(P_PID, static_cast<id_t>(live->pid), &info, WEXITED | WNOHANG);  // ECHILD for an adopted one: init reaps it
   live->ended.set();
@@ -174,7 +182,8 @@ Result<std::shared_ptr<KeeperClient>> Lifecycle::client_of(const std::string& id
   if (found == live_.end()) return fail(ErrorCode::kUnavailable, "the sandbox is not running");
   auto& live = *found->second;
   if (!live.client || !live.client->alive()) {
-    live.client = SBX_TRY(KeeperClient::connect(loop_.get_executor(), paths_.runtime(id) / "keeper.sock"), "connecting to the keeper");
+    live.client = SBX_TRY(KeeperClient::connect(loop_.get_executor(), paths_.runtime(id) / "keeper.sock"),
+                          "connecting to the keeper");
   }
   return live.client;
 }
@@ -200,7 +209,8 @@ Awaitable<nlohmann::json> Lifecycle::status(std::string name) {
   co_return *answer;
 }
 
-Awaitable<Result<std::shared_ptr<Lifecycle::Live>>> Lifecycle::ready_for_exec(const store::Sandbox& row, Progress progress) {
+Awaitable<Result<std::shared_ptr<Lifecycle::Live>>> Lifecycle::ready_for_exec(const store::Sandbox& row,
+                                                                              Progress progress) {
   auto started = co_await start_locked(row, std::move(progress));
   if (!started) co_return std::unexpected(started.error());
   SBX_CO_TRY(auto client, client_of(row.id), "reaching the sandbox");
@@ -245,7 +255,8 @@ Awaitable<Result<nlohmann::json>> Lifecycle::exec_detached(std::string name, nlo
   const auto answer = nlohmann::json::parse(body, nullptr, false);
   if (response.status >= 400) {
     const auto error = answer.is_object() && answer.contains("error") ? answer["error"] : nlohmann::json::object();
-    co_return fail(error_code_from(text_field(error, "code")), text_field(error, "message", "the command could not be started"));
+    co_return fail(error_code_from(text_field(error, "code")),
+                   text_field(error, "message", "the command could not be started"));
   }
   co_return nlohmann::json{{"id", text_field(answer, "id", head["id"].get<std::string>())}};
 }

@@ -30,7 +30,8 @@ std::string random_uuid() {
   std::string hex = random_hex(32);
   hex[12] = '4';
   hex[16] = "89ab"[static_cast<unsigned char>(hex[16]) & 3U];
-  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" + hex.substr(20);
+  return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
+         hex.substr(20);
 }
 
 std::string base64(const std::string& bytes) {
@@ -38,7 +39,8 @@ std::string base64(const std::string& bytes) {
   std::string text;
   for (std::size_t at = 0; at < bytes.size(); at += 3) {
     unsigned word = 0;
-    for (std::size_t i = 0; i < 3; ++i) word = word << 8U | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
+    for (std::size_t i = 0; i < 3; ++i)
+      word = word << 8U | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
     for (std::size_t i = 0; i < 4; ++i) text += at + i > bytes.size() ? '=' : kAlphabet[(word >> (18U - 6U * i)) & 63U];
   }
   return text;

@@ -9,7 +9,8 @@
 namespace sbx::store {
 
 std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 std::string rfc3339(std::int64_t ms) {
@@ -43,7 +44,8 @@ Result<std::int64_t> parse_rfc3339(std::string_view text) {
     int minutes = 0;
     int used = 0;
     char sign = 0;
-    if (std::sscanf(rest, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 || (sign != '+' && sign != '-')) return refuse();
+    if (std::sscanf(rest, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 || (sign != '+' && sign != '-'))
+      return refuse();
     ms -= (sign == '+' ? 1 : -1) * (hours * 60LL + minutes) * 60'000;
     rest += used;
   }
@@ -86,7 +88,9 @@ Result<std::int64_t> parse_duration(std::string_view text) {
 
 std::string describe_duration(std::int64_t ms) {
   const std::int64_t seconds = ms / 1000;
-  const auto say = [](std::int64_t n, const char* unit) { return std::to_string(n) + " " + unit + (n == 1 ? "" : "s"); };
+  const auto say = [](std::int64_t n, const char* unit) {
+    return std::to_string(n) + " " + unit + (n == 1 ? "" : "s");
+  };
   if (seconds < 60) return say(seconds, "second");
   if (seconds < 3600) return say(seconds / 60, "minute");
   if (seconds < 48 * 3600) return say(seconds / 3600, "hour");

@@ -58,7 +58,8 @@ Result<Database> Database::open(const std::filesystem::path& path) {
   return database;
 }
 
-Result<void> Database::run(std::string_view sql, const std::vector<Value>& values, const std::function<void(const Row&)>& each) {
+Result<void> Database::run(std::string_view sql, const std::vector<Value>& values,
+                           const std::function<void(const Row&)>& each) {
   sqlite3_stmt* raw = nullptr;
   if (sqlite3_prepare_v2(handle_.get(), sql.data(), static_cast<int>(sql.size()), &raw, nullptr) != SQLITE_OK) {
     return fail_sqlite(handle_.get(), "preparing a statement");
@@ -87,14 +88,16 @@ int Database::newest_version() { return static_cast<int>(kMigrations.size()); }
 
 Result<int> Database::version() {
   int version = 0;
-  SBX_CHECK(run("PRAGMA user_version", {}, [&](const Row& row) { version = static_cast<int>(row.integer(0)); }), "reading the version");
+  SBX_CHECK(run("PRAGMA user_version", {}, [&](const Row& row) { version = static_cast<int>(row.integer(0)); }),
+            "reading the version");
   return version;
 }
 
 Result<void> Database::migrate() {
   int at = SBX_TRY(version(), "migrating");
   if (at > newest_version()) {
-    return fail(ErrorCode::kConflict, "the store was written by a newer sbx (schema " + std::to_string(at) + "); upgrade sbx");
+    return fail(ErrorCode::kConflict,
+                "the store was written by a newer sbx (schema " + std::to_string(at) + "); upgrade sbx");
   }
   for (; at < newest_version(); ++at) {
     const std::string script = "BEGIN IMMEDIATE;" + std::string(kMigrations[static_cast<std::size_t>(at)]) +

@@ -40,7 +40,8 @@ class Database {
   ~Database();
 
   // Runs one statement to its end; `each` sees every row. A broken uniqueness rule is kConflict.
-  Result<void> run(std::string_view sql, const std::vector<Value>& values = {}, const std::function<void(const Row&)>& each = {});
+  Result<void> run(std::string_view sql, const std::vector<Value>& values = {},
+                   const std::function<void(const Row&)>& each = {});
   // Rows touched by the last run().
   int changes() const;
   static int newest_version();

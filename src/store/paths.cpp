@@ -60,7 +60,8 @@ Paths Paths::for_home(const std::filesystem::path& home) {
   if (paths.run.native().size() + kLongestTail.size() > kLongestSocket) {
     const std::string hash = short_hash(paths.home.native());
     const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-    if (runtime != nullptr && *runtime == '/' && std::string_view(runtime).size() < 50 && ::access(runtime, W_OK) == 0) {
+    if (runtime != nullptr && *runtime == '/' && std::string_view(runtime).size() < 50 &&
+        ::access(runtime, W_OK) == 0) {
       paths.run = std::filesystem::path(runtime) / ("sbx-" + hash);
     } else {
       paths.run = "/tmp/sbx-" + std::to_string(::getuid()) + "-" + hash;
@@ -76,7 +77,8 @@ Result<void> Paths::make() const {
   struct stat info {};
   if (::lstat(run.c_str(), &info) != 0) return fail_errno("looking at " + run.native(), errno);
   if (!S_ISDIR(info.st_mode) || info.st_uid != ::getuid()) {
-    return fail(ErrorCode::kDenied, run.native() + " belongs to another user; remove it or set SBX_HOME to a shorter path");
+    return fail(ErrorCode::kDenied,
+                run.native() + " belongs to another user; remove it or set SBX_HOME to a shorter path");
   }
   if ((info.st_mode & 0077U) != 0 && ::chmod(run.c_str(), 0700) != 0) return fail_errno("chmod " + run.native(), errno);
   return {};

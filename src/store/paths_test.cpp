@@ -1,8 +1,9 @@
+#include "store/paths.h"
+
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
 #include "store/clock.h"
-#include "store/paths.h"
 
 namespace sbx::store {
 namespace {

@@ -20,10 +20,29 @@ State state_from(std::string_view word) {
 
 std::vector<Value> values_of(const Sandbox& s) {
   json workspaces = json::array();
-  for (const auto& w : s.workspaces) workspaces.push_back({{"path", w.path}, {"readonly", w.readonly}, {"file", w.file}});
-  return {s.id, s.name, s.agent, std::string(to_string(s.state)), s.reason, workspaces.dump(), s.cpus, s.memory_mib,
-          json(s.env).dump(), json(s.labels).dump(), s.auto_stop_s, s.template_id, s.image_id, s.machine_id, s.accelerator,
-          s.keeper_pid, s.keeper_start, s.created_at, s.last_used_at, s.started_at, s.stopped_at};
+  for (const auto& w : s.workspaces)
+    workspaces.push_back({{"path", w.path}, {"readonly", w.readonly}, {"file", w.file}});
+  return {s.id,
+          s.name,
+          s.agent,
+          std::string(to_string(s.state)),
+          s.reason,
+          workspaces.dump(),
+          s.cpus,
+          s.memory_mib,
+          json(s.env).dump(),
+          json(s.labels).dump(),
+          s.auto_stop_s,
+          s.template_id,
+          s.image_id,
+          s.machine_id,
+          s.accelerator,
+          s.keeper_pid,
+          s.keeper_start,
+          s.created_at,
+          s.last_used_at,
+          s.started_at,
+          s.stopped_at};
 }
 
 Sandbox sandbox_from(const Row& row) {
@@ -35,7 +54,8 @@ Sandbox sandbox_from(const Row& row) {
   s.reason = row.text(4);
   const json workspaces = json::parse(row.text(5), nullptr, false);
   if (workspaces.is_array()) {
-    for (const auto& w : workspaces) s.workspaces.push_back({w.value("path", ""), w.value("readonly", false), w.value("file", false)});
+    for (const auto& w : workspaces)
+      s.workspaces.push_back({w.value("path", ""), w.value("readonly", false), w.value("file", false)});
   }
   s.cpus = row.integer(6);
   s.memory_mib = row.integer(7);
@@ -59,10 +79,14 @@ Sandbox sandbox_from(const Row& row) {
 
 std::string_view to_string(State state) {
   switch (state) {
-    case State::kCreating: return "creating";
-    case State::kRunning: return "running";
-    case State::kStopped: return "stopped";
-    case State::kRemoving: return "removing";
+    case State::kCreating:
+      return "creating";
+    case State::kRunning:
+      return "running";
+    case State::kStopped:
+      return "stopped";
+    case State::kRemoving:
+      return "removing";
   }
   return "creating";
 }
@@ -85,19 +109,23 @@ Result<void> SandboxStore::update(const Sandbox& sandbox) {
   return {};
 }
 
-Result<void> SandboxStore::remove(const std::string& id) { return database_.run("DELETE FROM sandboxes WHERE id = ?", {id}); }
+Result<void> SandboxStore::remove(const std::string& id) {
+  return database_.run("DELETE FROM sandboxes WHERE id = ?", {id});
+}
 
 Result<std::optional<Sandbox>> SandboxStore::find(const std::string& name_or_id) {
   std::optional<Sandbox> found;
   const std::string sql = "SELECT " + std::string(kColumns) + " FROM sandboxes WHERE name = ?1 OR id = ?1";
-  SBX_CHECK(database_.run(sql, {name_or_id}, [&](const Row& row) { found = sandbox_from(row); }), "looking up a sandbox");
+  SBX_CHECK(database_.run(sql, {name_or_id}, [&](const Row& row) { found = sandbox_from(row); }),
+            "looking up a sandbox");
   return found;
 }
 
 Result<std::vector<Sandbox>> SandboxStore::all() {
   std::vector<Sandbox> sandboxes;
   const std::string sql = "SELECT " + std::string(kColumns) + " FROM sandboxes ORDER BY created_at, name";
-  SBX_CHECK(database_.run(sql, {}, [&](const Row& row) { sandboxes.push_back(sandbox_from(row)); }), "listing the sandboxes");
+  SBX_CHECK(database_.run(sql, {}, [&](const Row& row) { sandboxes.push_back(sandbox_from(row)); }),
+            "listing the sandboxes");
   return sandboxes;
 }
 

@@ -292,13 +292,13 @@ nghttp2_session_callbacks* SessionImpl::make_callbacks() {
         return static_cast<SessionImpl*>(user)->on_header(frame, {reinterpret_cast<const char*>(name), name_length},
                                                           {reinterpret_cast<const char*>(value), value_length});
       });
-  nghttp2_session_callbacks_set_on_frame_recv_callback(
-      callbacks, [](nghttp2_session*, const nghttp2_frame* frame, void* user) {
-        return static_cast<SessionImpl*>(user)->on_frame(frame);
-      });
+  nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks,
+                                                       [](nghttp2_session*, const nghttp2_frame* frame, void* user) {
+                                                         return static_cast<SessionImpl*>(user)->on_frame(frame);
+                                                       });
   nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
-      callbacks, [](nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t length,
-                    void* user) {
+      callbacks,
+      [](nghttp2_session*, std::uint8_t, std::int32_t id, const std::uint8_t* data, std::size_t length, void* user) {
         return static_cast<SessionImpl*>(user)->on_data(id, {reinterpret_cast<const char*>(data), length});
       });
   nghttp2_session_callbacks_set_on_frame_send_callback(callbacks,
@@ -312,8 +312,9 @@ nghttp2_session_callbacks* SessionImpl::make_callbacks() {
         return 0;
       });
   nghttp2_session_callbacks_set_data_source_read_length_callback(
-      callbacks, [](nghttp2_session*, std::uint8_t, std::int32_t, std::int32_t session_window,
-                    std::int32_t stream_window, std::uint32_t max_frame, void*) -> ssize_t {
+      callbacks,
+      [](nghttp2_session*, std::uint8_t, std::int32_t, std::int32_t session_window, std::int32_t stream_window,
+         std::uint32_t max_frame, void*) -> ssize_t {
         return std::min({static_cast<ssize_t>(session_window), static_cast<ssize_t>(stream_window),
                          static_cast<ssize_t>(max_frame), static_cast<ssize_t>(kMaxFrame)});
       });
@@ -426,7 +427,8 @@ Result<std::shared_ptr<Http2Stream>> SessionImpl::open(Http2Head request, bool e
   headers.insert(headers.end(), request.headers.begin(), request.headers.end());
   const auto fields = name_values(headers);
   auto source = provider(nullptr);
-  const auto id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(), end ? nullptr : &source, nullptr);
+  const auto id =
+      nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(), end ? nullptr : &source, nullptr);
   if (id < 0) return fail(ErrorCode::kUnavailable, std::string("HTTP/2 request: ") + nghttp2_strerror(id));
   auto stream = std::make_shared<StreamImpl>(self(), executor_, id);
   stream->request_ = std::move(request);
@@ -520,8 +522,9 @@ void SessionImpl::on_close(std::int32_t id, std::uint32_t error) {
   if (it == streams_.end()) return;
   auto stream = it->second;
   streams_.erase(it);
-  stream->mark_closed(error == NGHTTP2_NO_ERROR ? "the stream is closed"
-                                                : std::string("the peer reset the stream: ") + nghttp2_http2_strerror(error));
+  stream->mark_closed(error == NGHTTP2_NO_ERROR
+                          ? "the stream is closed"
+                          : std::string("the peer reset the stream: ") + nghttp2_http2_strerror(error));
 }
 
 bool SessionImpl::reset_flood() {

@@ -98,6 +98,7 @@ Awaitable<Result<std::string>> call(Http2Session& session, std::string method, s
 // Server side of call(): answers `status` with a JSON body; send_error writes {"error":{"code","message"}}.
 Awaitable<void> send_json(Http2Stream& stream, int status, std::string body);
 Awaitable<void> send_error(Http2Stream& stream, const Error& error);
-int http_status(ErrorCode code);  // not_found 404, conflict 409, denied 403, invalid 400, unavailable 503, timeout 504, internal 500
+int http_status(ErrorCode code);  // not_found 404, conflict 409, denied 403, invalid 400, unavailable 503, timeout 504,
+                                  // internal 500
 
 }  // namespace sbx::wire

@@ -19,10 +19,10 @@ std::optional<std::array<char, kNonceSize>> ResyncScanner::feed(std::string_view
   while (!input.empty()) {
     window_.push_back(input.front());
     input.remove_prefix(1);
-    // Keep the window a prefix of magic + nonce. The magic's first byte stands nowhere else in it, but do not rely on it.
-    while (!window_.empty() &&
-           window_.compare(0, std::min(window_.size(), magic_.size()), magic_, 0,
-                           std::min(window_.size(), magic_.size())) != 0) {
+    // Keep the window a prefix of magic + nonce. The magic's first byte stands nowhere else in it, but do not rely on
+    // it.
+    while (!window_.empty() && window_.compare(0, std::min(window_.size(), magic_.size()), magic_, 0,
+                                               std::min(window_.size(), magic_.size())) != 0) {
       window_.erase(0, 1);
     }
     if (window_.size() == magic_.size() + kNonceSize) {

@@ -4,9 +4,9 @@
 // Thread safety: none.
 #pragma once
 
+#include <array>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <array>
 #include <chrono>
 #include <optional>
 #include <string>

@@ -1,5 +1,5 @@
-// Docker's stdcopy framing (8-byte header: stream, 0, 0, 0, size as 32-bit big endian; see "Attach to a container" in the
-// Docker Engine API), with one stream of our own for the final status. Thread safety: none.
+// Docker's stdcopy framing (8-byte header: stream, 0, 0, 0, size as 32-bit big endian; see "Attach to a container" in
+// the Docker Engine API), with one stream of our own for the final status. Thread safety: none.
 #pragma once
 
 #include <cstdint>

@@ -24,8 +24,8 @@ TEST(Stdcopy, FramesSurviveAnyCutting) {
 }
 
 TEST(Stdcopy, MalformedHeadersAreRefused) {
-  for (const std::string& header :
-       {std::string("\x04\0\0\0\0\0\0\1", 8), std::string("\1\1\0\0\0\0\0\1", 8), std::string("\1\0\0\0\xff\0\0\0", 8)}) {
+  for (const std::string& header : {std::string("\x04\0\0\0\0\0\0\1", 8), std::string("\1\1\0\0\0\0\0\1", 8),
+                                    std::string("\1\0\0\0\xff\0\0\0", 8)}) {
     StdcopyReader reader([](StdStream, std::string_view) { FAIL(); });
     EXPECT_EQ(reader.feed(header).error().code, ErrorCode::kInvalid);
   }

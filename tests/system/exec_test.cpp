@@ -62,8 +62,9 @@ TEST_F(Exec, AHundredMebibytesPassThrough) {
 
 TEST_F(Exec, UserFolderAndEnvironmentAreAsAsked) {
   EXPECT_EQ(sandbox->shell("id -un; id -u; pwd").out, "agent\n1000\n" + sandbox->workspace().string() + "\n");
-  EXPECT_EQ(sbx({"exec", "-u", "root", "-w", "/etc", "-e", "A=b c", sandbox->name(), "sh", "-c", "id -u; pwd; echo $A"}).out,
-            "0\n/etc\nb c\n");
+  EXPECT_EQ(
+      sbx({"exec", "-u", "root", "-w", "/etc", "-e", "A=b c", sandbox->name(), "sh", "-c", "id -u; pwd; echo $A"}).out,
+      "0\n/etc\nb c\n");
   EXPECT_EQ(sandbox->shell("sudo id -u").out, "0\n");
 }
 

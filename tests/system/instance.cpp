@@ -36,15 +36,11 @@ Outcome sbx(const std::vector<std::string>& arguments, const std::string& input)
   auto in = open_file(folder.path() / "in", O_RDONLY).value();
   auto out = open_file(folder.path() / "out", O_CREAT | O_RDWR).value();
   auto err = open_file(folder.path() / "err", O_CREAT | O_RDWR).value();
-  auto child = Command(command_line(arguments))
-                   .stdin_from(in.get())
-                   .stdout_to(out.get())
-                   .stderr_to(err.get())
-                   .start()
-                   .value();
+  auto child =
+      Command(command_line(arguments)).stdin_from(in.get()).stdout_to(out.get()).stderr_to(err.get()).start().value();
   const auto status = child.wait().value();
-  return {status.signal != 0 ? 128 + status.signal : status.code,
-          read_file(folder.path() / "out", 1U << 30U).value(), read_file(folder.path() / "err").value()};
+  return {status.signal != 0 ? 128 + status.signal : status.code, read_file(folder.path() / "out", 1U << 30U).value(),
+          read_file(folder.path() / "err").value()};
 }
 
 void wait_a_little() { ::poll(nullptr, 0, 50); }
@@ -70,7 +66,9 @@ Outcome Sandbox::exec(const std::vector<std::string>& command, const std::string
   return sbx(arguments, input);
 }
 
-Outcome Sandbox::root(const std::string& script) const { return sbx({"exec", "-u", "root", name_, "bash", "-c", script}); }
+Outcome Sandbox::root(const std::string& script) const {
+  return sbx({"exec", "-u", "root", name_, "bash", "-c", script});
+}
 
 nlohmann::json Sandbox::listed() const {
   const auto answer = nlohmann::json::parse(sbx({"ls", "--json"}).out, nullptr, false);

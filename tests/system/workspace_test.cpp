@@ -21,7 +21,8 @@ std::unique_ptr<Sandbox> WorkspaceFiles::sandbox;
 
 TEST_F(WorkspaceFiles, BothSidesSeeTheSameFilesUnderTheSamePath) {
   ASSERT_TRUE(write_file_atomically(sandbox->workspace() / "from-host", "hello", 0644));
-  const auto outcome = sandbox->shell("cat " + (sandbox->workspace() / "from-host").string() + " && echo hi > from-guest");
+  const auto outcome =
+      sandbox->shell("cat " + (sandbox->workspace() / "from-host").string() + " && echo hi > from-guest");
   EXPECT_EQ(outcome.out, "hello") << outcome.err;
   EXPECT_EQ(read_file(sandbox->workspace() / "from-guest").value_or("missing"), "hi\n");
   struct stat info {};
