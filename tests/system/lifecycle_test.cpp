@@ -32,7 +32,7 @@ TEST(Lifecycle, StopKeepsFilesEndsProcessesAndStartIsQuick) {
   const auto stopped = sbx({"stop", sandbox.name()});
   ASSERT_EQ(stopped.status, 0) << stopped.err;
   EXPECT_EQ(sandbox.listed()["status"], "stopped");
-  const auto outcome = sandbox.shell("cat ~/file; test -e /etc/mark && echo mark; pgrep -f 'sleep 4321' || echo none");
+  const auto outcome = sandbox.shell("cat ~/file; test -e /etc/mark && echo mark; pgrep -x sleep || echo none");
   EXPECT_EQ(outcome.out, "kept\nmark\nnone\n") << outcome.err;
   EXPECT_EQ(sandbox.listed()["status"], "running");
   EXPECT_EQ(sandbox.shell("echo in > from-second-run; pwd").out, sandbox.workspace().string() + "\n");
