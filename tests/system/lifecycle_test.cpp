@@ -32,8 +32,11 @@ TEST(Lifecycle, StopKeepsFilesEndsProcessesAndStartIsQuick) {
   const auto stopped = sbx({"stop", sandbox.name()});
   ASSERT_EQ(stopped.status, 0) << stopped.err;
   EXPECT_EQ(sandbox.listed()["status"], "stopped");
+  const auto image = home() / "sandboxes" / sandbox.listed()["id"].get<std::string>() / "memory.img";
+  EXPECT_TRUE(fs::exists(image)) << "stop kept no memory, so the start will be a cold boot";
   const auto outcome = sandbox.shell("cat ~/file; test -e /etc/mark && echo mark; pgrep -x sleep || echo none");
   EXPECT_EQ(outcome.out, "kept\nmark\nnone\n") << outcome.err;
+  EXPECT_FALSE(fs::exists(image)) << "a disk that has moved on must never meet this memory";
   EXPECT_EQ(sandbox.listed()["status"], "running");
   EXPECT_EQ(sandbox.shell("echo in > from-second-run; pwd").out, sandbox.workspace().string() + "\n");
   EXPECT_TRUE(fs::exists(sandbox.workspace() / "from-second-run"));

@@ -74,6 +74,17 @@ TEST_F(WorkspaceFiles, NoDeviceNodesAndNoSetuidBitsReachTheHost) {
   EXPECT_FALSE(fs::exists(sandbox->workspace() / "dev"));
 }
 
+TEST_F(WorkspaceFiles, CpCopiesBothWays) {
+  auto folder = TemporaryFolder::make("sbx-cp").value();
+  ASSERT_TRUE(write_file_atomically(folder.path() / "in", "copied", 0755));
+  const auto in = sbx({"cp", (folder.path() / "in").string(), sandbox->name() + ":/opt/file"});
+  ASSERT_EQ(in.status, 0) << in.err;
+  EXPECT_EQ(sandbox->shell("cat /opt/file; stat -c %a /opt/file").out, "copied755\n");
+  const auto out = sbx({"cp", sandbox->name() + ":/opt/file", (folder.path() / "out").string()});
+  ASSERT_EQ(out.status, 0) << out.err;
+  EXPECT_EQ(read_file(folder.path() / "out").value_or("missing"), "copied");
+}
+
 TEST(ReadOnlyWorkspace, EvenRootCannotWrite) {
   Sandbox sandbox({}, ":ro");
   ASSERT_TRUE(write_file_atomically(sandbox.workspace() / "file", "kept", 0644));
