@@ -9,23 +9,14 @@
 
 namespace sbx::test {
 
-namespace {
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  if (value == nullptr) {
-    ADD_FAILURE() << name << " is not set; run the system tests through ctest";
-    return {};
-  }
-  return value;
+std::filesystem::path home() {
+  const char* value = std::getenv("SBX_HOME");
+  EXPECT_NE(value, nullptr) << "SBX_HOME is not set; run the system tests through ctest";
+  return value != nullptr ? value : "/nonexistent";
 }
 
-}  // namespace
-
-std::filesystem::path home() { return environment("SBX_HOME"); }
-
 std::vector<std::string> command_line(const std::vector<std::string>& arguments) {
-  std::vector<std::string> argv = {environment("SBX_BIN") + "/sbx"};
+  std::vector<std::string> argv = {std::filesystem::read_symlink("/proc/self/exe").replace_filename("sbx").string()};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return argv;
 }

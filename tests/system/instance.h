@@ -1,4 +1,4 @@
-// Drives the built `sbx` against the system tests' instance ($SBX_BIN, $SBX_HOME).
+// Drives the `sbx` beside this test program against the system tests' instance ($SBX_HOME).
 #pragma once
 
 #include <filesystem>
