@@ -6,6 +6,8 @@
 #include <cctype>
 #include <ctime>
 
+#include "wire/length_prefix.h"
+
 namespace sbx::keeper {
 
 namespace asio = boost::asio;
@@ -217,13 +219,6 @@ Awaitable<void> pump_input(std::shared_ptr<wire::Http2Stream> client, std::share
   (void)co_await guest->finish();
 }
 
-std::string framed_head(const json& head) {
-  const std::string text = dump(head);
-  std::string data(4, '\0');
-  for (int i = 0; i < 4; ++i) data[i] = static_cast<char>((text.size() >> (24 - 8 * i)) & 0xffU);
-  return data + text;
-}
-
 }  // namespace
 
 Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std::weak_ptr<wire::Http2Session> daemon) {
@@ -241,7 +236,7 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   (*head)["id"] = exec->id;
   head->erase("detach");
   head->erase("stdin");
-  const std::string framed = framed_head(*head);
+  const std::string framed = wire::length_prefixed(dump(*head));
   auto sent = co_await guest->write(framed);
   Result<wire::Http2Head> response = fail(ErrorCode::kUnavailable, "the guest did not take the command");
   if (sent) response = co_await guest->response();

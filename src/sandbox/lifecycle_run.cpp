@@ -10,6 +10,7 @@
 #include "sandbox/lifecycle.h"
 #include "sandbox/random.h"
 #include "store/clock.h"
+#include "wire/length_prefix.h"
 
 namespace sbx::sandbox {
 namespace asio = boost::asio;
@@ -22,13 +23,6 @@ constexpr auto kCloneDeadline = 60s;
 constexpr auto kBootDeadline = 180s;
 constexpr auto kStatusDeadline = 5s;
 constexpr auto kStopDeadline = 60s;
-
-std::string length_prefixed(const std::string& text) {
-  const auto size = static_cast<std::uint32_t>(text.size());
-  std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(size >> static_cast<unsigned>(shift));
-  return bytes + text;
-}
 
 }  // namespace
 
@@ -236,7 +230,7 @@ Awaitable<Result<ExecSession>> Lifecycle::exec(std::string name, nlohmann::json 
   head["id"] = session.id;
   head["detach"] = false;
   SBX_CO_TRY(session.stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
-  SBX_CO_CHECK(co_await session.stream->write(length_prefixed(dump(head))), "sending the command");
+  SBX_CO_CHECK(co_await session.stream->write(wire::length_prefixed(dump(head))), "sending the command");
   co_return session;
 }
 
@@ -248,7 +242,7 @@ Awaitable<Result<nlohmann::json>> Lifecycle::exec_detached(std::string name, nlo
   head["id"] = row.id.substr(0, 8) + random_hex(8);
   head["detach"] = true;
   SBX_CO_TRY(auto stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
-  SBX_CO_CHECK(co_await stream->write(length_prefixed(dump(head))), "sending the command");
+  SBX_CO_CHECK(co_await stream->write(wire::length_prefixed(dump(head))), "sending the command");
   SBX_CO_CHECK(co_await stream->finish(), "sending the command");
   SBX_CO_TRY(const auto response, co_await stream->response(), "starting the command");
   SBX_CO_TRY(const auto body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
