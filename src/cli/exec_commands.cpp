@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "cli/units.h"
+#include "sandbox/agents.h"
 #include "wire/stdcopy.h"
 
 namespace sbx::cli {
@@ -32,27 +33,6 @@ json command_body(const std::vector<std::string>& argv, bool tty) {
     if (const json size = terminal_size(); !size.is_null()) body.update(size);
   }
   return body;
-}
-
-// What `run` starts for each agent: entry point and default arguments.
-struct AgentCommand {
-  std::vector<std::string> entrypoint, arguments;
-};
-const std::map<std::string, AgentCommand>& agent_commands() {
-  static const std::map<std::string, AgentCommand> kAgents = {
-      {"claude", {{"claude"}, {"--dangerously-skip-permissions"}}},
-      {"codex", {{"codex"}, {"--dangerously-bypass-approvals-and-sandbox"}}},
-      {"copilot", {{"copilot"}, {"--yolo"}}},
-      {"cursor", {{"cursor-agent"}, {}}},
-      {"devin", {{"devin"}, {}}},
-      {"docker-agent", {{"docker-agent", "run"}, {"--yolo"}}},
-      {"droid", {{"droid"}, {}}},
-      {"gemini", {{"gemini"}, {"--yolo"}}},
-      {"kiro", {{"kiro-cli"}, {}}},
-      {"opencode", {{"opencode"}, {}}},
-      {"shell", {{"bash"}, {"-l"}}},
-  };
-  return kAgents;
 }
 
 Result<int> print_logs(const ApiClient& client, const std::string& id, bool follow) {
@@ -139,7 +119,7 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
   RunOptions options = wanted;
   auto& create = options.create;
   std::string agent = create.agent;
-  if (!agent.empty() && !agent_commands().contains(agent) && create.paths.empty() && create.name.empty()) {
+  if (!agent.empty() && sbx::sandbox::find_agent(agent) == nullptr && create.paths.empty() && create.name.empty()) {
     std::cerr << "`sbx run NAME` is deprecated; use `sbx run --name NAME` instead\n";
     create.name = agent;
     create.agent.clear();
@@ -171,14 +151,10 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
     std::cout << sandbox.value("id", "") << "\n";
     return 0;
   }
-  const auto command = agent_commands().find(sandbox.value("agent", "shell"));
-  if (command == agent_commands().end())
+  const auto* known = sbx::sandbox::find_agent(sandbox.value("agent", "shell"));
+  if (known == nullptr)
     return fail(ErrorCode::kInvalid, "this sbx does not know agent \"" + sandbox.value("agent", "") + "\"");
-  std::vector<std::string> argv = command->second.entrypoint;
-  const auto& extra = options.agent_arguments;
-  if (extra.empty() || extra.front().starts_with('-'))
-    argv.insert(argv.end(), command->second.arguments.begin(), command->second.arguments.end());
-  argv.insert(argv.end(), extra.begin(), extra.end());
+  const auto argv = sbx::sandbox::agent_command(*known, options.agent_arguments);
   AttachOptions attached;
   const bool tty = ::isatty(0) != 0 && ::isatty(1) != 0;
   attached.command = command_body(argv, tty);
