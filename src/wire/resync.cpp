@@ -79,8 +79,7 @@ asio::awaitable<Result<void>> resync_as_host(asio::posix::stream_descriptor& por
   }
 }
 
-asio::awaitable<Result<void>> resync_as_guest(asio::posix::stream_descriptor& port, std::string& rest) {
-  rest.clear();
+asio::awaitable<Result<void>> resync_as_guest(asio::posix::stream_descriptor& port) {
   ResyncScanner scanner(kResyncMagic);
   std::array<char, 64> buffer{};
   for (;;) {

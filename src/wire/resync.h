@@ -41,8 +41,7 @@ class ResyncScanner {
 // consumed.
 boost::asio::awaitable<Result<void>> resync_as_host(boost::asio::posix::stream_descriptor& port,
                                                     std::chrono::milliseconds deadline);
-// Waits (for ever) for the magic, echoes the nonce. Bytes after the nonce stay unread as far as possible: the caller
-// gets those that had been read in `rest`. kUnavailable at end of file.
-boost::asio::awaitable<Result<void>> resync_as_guest(boost::asio::posix::stream_descriptor& port, std::string& rest);
+// Waits (for ever) for the magic, echoes the nonce. No byte after the nonce is consumed. kUnavailable at end of file.
+boost::asio::awaitable<Result<void>> resync_as_guest(boost::asio::posix::stream_descriptor& port);
 
 }  // namespace sbx::wire
