@@ -1,5 +1,8 @@
 #include "api/http_server.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+
 #include <boost/asio/detached.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -98,33 +101,90 @@ Awaitable<void> send_lines(Socket& socket, const HttpRequest& request, std::shar
   if (connected) co_await asio::async_write(socket, http::make_chunk_last(), into(ignored));
 }
 
+// Resets `stream` when the client of `socket` hangs up: without this, one that waits for a silent command would be kept
+// until the command says something. Lives as long as the request.
+class HangUpWatch {
+ public:
+  HangUpWatch(Socket& socket, std::shared_ptr<wire::Http2Stream> stream)
+      : descriptor_(std::make_shared<asio::posix::stream_descriptor>(
+            socket.get_executor(), ::fcntl(socket.native_handle(), F_DUPFD_CLOEXEC, 3))) {
+    asio::co_spawn(socket.get_executor(), watch(descriptor_, std::move(stream)), asio::detached);
+  }
+  ~HangUpWatch() {
+    boost::system::error_code ignored;
+    descriptor_->close(ignored);
+  }
+  HangUpWatch(const HangUpWatch&) = delete;
+  HangUpWatch& operator=(const HangUpWatch&) = delete;
+
+ private:
+  static Awaitable<void> watch(std::shared_ptr<asio::posix::stream_descriptor> descriptor,
+                               std::shared_ptr<wire::Http2Stream> stream) {
+    boost::system::error_code error;
+    co_await descriptor->async_wait(asio::posix::stream_descriptor::wait_read, into(error));
+    if (error) co_return;
+    char byte = 0;
+    // A client that sends on (a pipelined request) is still there; it is read when this answer is out.
+    if (::recv(descriptor->native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) stream->reset();
+  }
+
+  std::shared_ptr<asio::posix::stream_descriptor> descriptor_;
+};
+
+// The keeper's stream for /exec/ID/`what`, and its answer's head; kNotFound if the keeper does not know the command.
+struct ExecStream {
+  std::shared_ptr<sandbox::KeeperClient> keeper;
+  std::shared_ptr<wire::Http2Stream> stream;
+};
+Result<ExecStream> open_exec(Daemon& daemon, const std::string& id, const std::string& what) {
+  ExecStream result;
+  result.keeper = SBX_TRY(daemon.lifecycle.keeper_of_exec(id), "finding the command");
+  result.stream = SBX_TRY(result.keeper->open("GET", "/exec/" + id + "/" + what, true), "reaching the sandbox");
+  return result;
+}
+Result<void> check_found(const Result<wire::Http2Head>& head, const std::string& id) {
+  if (!head) return std::unexpected(head.error());
+  if (head->status >= 400) return fail(ErrorCode::kNotFound, "command '" + id + "' not found");
+  return {};
+}
+
+Awaitable<Result<json>> wait_for_exec(Socket& socket, Daemon& daemon, std::string id) {
+  SBX_CO_TRY(const auto exec, open_exec(daemon, id, "wait"), "waiting for a command");
+  const HangUpWatch watch(socket, exec.stream);
+  const auto head = co_await exec.stream->response();
+  SBX_CO_CHECK(check_found(head, id), "waiting for a command");
+  SBX_CO_TRY(const auto body, co_await wire::read_body(*exec.stream, 64U << 10U), "waiting for a command");
+  auto status = json::parse(body, nullptr, false);
+  if (!status.is_object()) co_return fail(ErrorCode::kInternal, "the keeper's answer is not JSON");
+  co_return status;
+}
+
 Awaitable<void> send_logs(Socket& socket, const HttpRequest& http_request, Daemon& daemon, Request request) {
   const std::string id = request.params["id"];
-  auto keeper = daemon.lifecycle.keeper_of_exec(id);
-  if (!keeper) {
-    co_await send_json(socket, http_request, wire::http_status(keeper.error().code), error_body(keeper.error()));
-    co_return;
-  }
   const std::string follow = request.query["follow"] == "1" ? "1" : "0";
-  auto stream = (*keeper)->open("GET", "/exec/" + id + "/logs?follow=" + follow, true);
-  Result<wire::Http2Head> head = fail(ErrorCode::kUnavailable, "the sandbox cannot be reached");
-  if (stream) head = co_await (*stream)->response();
-  if (!head || head->status >= 400) {
-    Error error = head ? Error{ErrorCode::kNotFound, "command '" + id + "' not found", {}} : head.error();
-    co_await send_json(socket, http_request, wire::http_status(error.code), error_body(error));
+  const auto exec = open_exec(daemon, id, "logs?follow=" + follow);
+  Result<void> found = exec ? Result<void>() : std::unexpected(exec.error());
+  if (exec) {
+    const auto head = co_await exec->stream->response();
+    found = check_found(head, id);
+  }
+  if (!found) {
+    co_await send_json(socket, http_request, wire::http_status(found.error().code), error_body(found.error()));
     co_return;
   }
+  const HangUpWatch watch(socket, exec->stream);
   bool connected = co_await send_chunked_header(socket, http_request, "application/vnd.sbx.stdcopy");
   std::vector<char> buffer(64U << 10U);
   boost::system::error_code error;
   while (connected) {
-    auto got = co_await (*stream)->read_some(buffer);
-    if (!got || *got == 0) break;
+    auto got = co_await exec->stream->read_some(buffer);
+    if (!got) co_return;  // no last chunk: the client sees that the answer is cut short
+    if (*got == 0) break;
     co_await asio::async_write(socket, http::make_chunk(asio::buffer(buffer.data(), *got)), into(error));
     if (error) connected = false;
   }
   if (!connected)
-    (*stream)->reset();
+    exec->stream->reset();
   else
     co_await asio::async_write(socket, http::make_chunk_last(), into(error));
 }
@@ -152,6 +212,12 @@ Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, Daemon& daemon
     upgraded = true;
     co_await serve_attach(std::move(socket), http_request, daemon, request.params["name"]);
     co_return false;
+  }
+  if ((*route)->kind == Kind::kWait) {
+    const auto status = co_await wait_for_exec(socket, daemon, request.params["id"]);
+    if (status) co_return co_await send_json(socket, http_request, 200, *status);
+    const auto& error = status.error();
+    co_return co_await send_json(socket, http_request, wire::http_status(error.code), error_body(error));
   }
   if ((*route)->kind == Kind::kLogs) {
     co_await send_logs(socket, http_request, daemon, std::move(request));

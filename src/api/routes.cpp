@@ -48,7 +48,7 @@ const std::vector<Route>& route_table() {
       {"GET", "/v1/sandboxes/{name}/attach", Kind::kAttach, nullptr},
       {"GET", "/v1/sandboxes/{name}/execs", Kind::kJson, list_execs},
       {"POST", "/v1/sandboxes/{name}/execs", Kind::kJson, run_detached},
-      {"GET", "/v1/execs/{id}/wait", Kind::kJson, wait_exec},
+      {"GET", "/v1/execs/{id}/wait", Kind::kWait, nullptr},
       {"GET", "/v1/execs/{id}/logs", Kind::kLogs, nullptr},
       {"POST", "/v1/execs/{id}/signal", Kind::kJson, signal_exec},
       {"POST", "/v1/execs/{id}/resize", Kind::kJson, resize_exec},

@@ -34,8 +34,9 @@ struct Daemon {
 
 using Handler = Awaitable<Result<nlohmann::json>> (*)(Daemon&, Request, Progress);
 
-// kAttach: a WebSocket; kLogs: a body of stdcopy frames. The server has code of its own for these two.
-enum class Kind { kJson, kAttach, kLogs };
+// kAttach: a WebSocket; kLogs: a body of stdcopy frames; kWait: JSON that may take for ever, so that a client that
+// hangs up must be noticed. The server has code of its own for these three.
+enum class Kind { kJson, kAttach, kLogs, kWait };
 
 struct Route {
   std::string_view method;

@@ -145,12 +145,32 @@ Awaitable<void> ExecTable::handle(std::shared_ptr<wire::Http2Stream> stream, std
   auto exec = it->second;
   if (action == "logs") co_return co_await send_logs(exec, stream, query.find("follow=1") != std::string::npos);
   if (action == "wait") {
-    while (!exec->status) co_await exec->changed.wait();
-    co_return co_await wire::send_json(*stream, 200, dump(*exec->status));
+    const auto gone = watch_client(exec, stream);
+    while (!exec->status && !*gone) co_await exec->changed.wait();
+    if (!exec->status) co_return;
+    const std::string text = dump(*exec->status);
+    co_return co_await wire::send_json(*stream, 200, text);
   }
   if (action == "signal" || action == "resize") co_return co_await control(id, action, stream);
   const Error error{ErrorCode::kNotFound, "no such route: " + path, {}};
   co_await wire::send_error(*stream, error);
+}
+
+// A client that only waits for `exec` would not be missed until the command says something: this wakes whoever waits on
+// its behalf as soon as it goes, and says so.
+std::shared_ptr<const bool> ExecTable::watch_client(std::shared_ptr<Exec> exec,
+                                                    std::shared_ptr<wire::Http2Stream> client) {
+  auto gone = std::make_shared<bool>(false);
+  asio::co_spawn(
+      executor_,
+      [](std::shared_ptr<Exec> watched, std::shared_ptr<wire::Http2Stream> stream,
+         std::shared_ptr<bool> flag) -> Awaitable<void> {
+        co_await stream->closed();
+        *flag = true;
+        watched->changed.notify();
+      }(std::move(exec), std::move(client), gone),
+      asio::detached);
+  return gone;
 }
 
 Awaitable<void> ExecTable::control(std::string id, std::string action, std::shared_ptr<wire::Http2Stream> client) {
@@ -323,6 +343,7 @@ Awaitable<void> ExecTable::pump_output(std::shared_ptr<Exec> exec, std::shared_p
 Awaitable<void> ExecTable::send_logs(std::shared_ptr<Exec> exec, std::shared_ptr<wire::Http2Stream> client,
                                      bool follow) {
   (void)client->respond(200, {}, false);
+  const auto gone = watch_client(exec, client);
   std::uint64_t next = exec->ring.first();
   for (;;) {
     next = std::max(next, exec->ring.first());
@@ -333,6 +354,7 @@ Awaitable<void> ExecTable::send_logs(std::shared_ptr<Exec> exec, std::shared_ptr
       next = std::max(next, exec->ring.first());
     }
     if (exec->status || !follow) break;
+    if (*gone) co_return;
     co_await exec->changed.wait();
   }
   (void)co_await client->finish();

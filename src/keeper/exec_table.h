@@ -74,6 +74,7 @@ class ExecTable {
                                     std::weak_ptr<wire::Http2Session> daemon);
   wire::Awaitable<void> send_logs(std::shared_ptr<Exec> exec, std::shared_ptr<wire::Http2Stream> client, bool follow);
   wire::Awaitable<void> control(std::string id, std::string action, std::shared_ptr<wire::Http2Stream> client);
+  std::shared_ptr<const bool> watch_client(std::shared_ptr<Exec> exec, std::shared_ptr<wire::Http2Stream> client);
   nlohmann::json record(const Exec& exec) const;
   std::shared_ptr<Exec> add(const nlohmann::json& head);
   void finish(Exec& exec, nlohmann::json status);

@@ -1,9 +1,103 @@
 #include "keeper/exec_table.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+
+#include "base/file.h"
+#include "vm/virtual_machine.h"
+#include "wire/length_prefix.h"
+#include "wire/resync.h"
 
 namespace sbx::keeper {
 namespace {
+
+namespace asio = boost::asio;
+using asio::posix::stream_descriptor;
+
+// An ExecTable between a daemon's session and a guest whose commands start and then say nothing for ever.
+struct SilentGuest {
+  asio::io_context io;
+  TemporaryFolder folder = TemporaryFolder::make("sbx-exec-table").value();
+  GuestLink link{io.get_executor(), folder.path()};
+  ExecTable table{io.get_executor(), link};
+  UniqueFd listener = vm::listen_in(folder.path(), "control.sock").value();
+  std::shared_ptr<wire::Http2Session> guest, keeper, daemon;
+  int answered = 0;  // requests that the table is done with
+
+  SilentGuest() {
+    asio::co_spawn(io, serve_guest(), asio::detached);
+    int ends[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    keeper = wire::Http2Session::server(stream_descriptor(io, ends[0]), [this](auto stream) { return handle(stream); });
+    daemon = wire::Http2Session::client(stream_descriptor(io, ends[1]));
+    for (const auto& session : {keeper, daemon}) asio::co_spawn(io, run(session), asio::detached);
+  }
+  static wire::Awaitable<void> run(std::shared_ptr<wire::Http2Session> session) { (void)co_await session->run(); }
+  wire::Awaitable<void> handle(std::shared_ptr<wire::Http2Stream> stream) {
+    co_await table.handle(stream, keeper);
+    ++answered;
+  }
+  wire::Awaitable<void> serve_guest() {
+    stream_descriptor waiting(io, ::dup(listener.get()));
+    co_await waiting.async_wait(stream_descriptor::wait_read, asio::use_awaitable);
+    stream_descriptor port(io, ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    EXPECT_TRUE(co_await wire::resync_as_guest(port));
+    guest = wire::Http2Session::server(std::move(port), [](std::shared_ptr<wire::Http2Stream> stream) {
+      return [](std::shared_ptr<wire::Http2Stream> command) -> wire::Awaitable<void> {
+        (void)command->respond(200, {}, false);
+        co_await command->closed();
+      }(std::move(stream));
+    });
+    co_await run(guest);
+  }
+  std::shared_ptr<wire::Http2Stream> get(const std::string& path) {
+    wire::Http2Head head;
+    head.method = "GET";
+    head.path = path;
+    return daemon->open(head, true).value();
+  }
+};
+
+TEST(ExecTable, AClientThatOnlyWaitsIsLetGoWhenItHangsUp) {
+  SilentGuest fixture;
+  bool finished = false;
+  asio::co_spawn(
+      fixture.io,
+      [&]() -> wire::Awaitable<void> {
+        EXPECT_TRUE(co_await fixture.link.connect(std::chrono::seconds(20)));
+        wire::Http2Head head;
+        head.method = "POST";
+        head.path = "/exec";
+        auto start = fixture.daemon->open(head, false).value();
+        const std::string body = wire::length_prefixed(R"({"id":"silent","argv":["sleep","1d"],"detach":true})");
+        EXPECT_TRUE(co_await start->write(body));
+        EXPECT_TRUE(co_await start->finish());
+        EXPECT_TRUE(co_await wire::read_body(*start, 4096));
+        auto wait = fixture.get("/exec/silent/wait");
+        auto logs = fixture.get("/exec/silent/logs?follow=1");
+        EXPECT_TRUE(co_await logs->response());
+        EXPECT_EQ(fixture.answered, 1);
+        wait->reset();
+        logs->reset();
+        asio::steady_timer timer(fixture.io);
+        for (int i = 0; i < 1000 && fixture.answered < 3; ++i) {
+          timer.expires_after(std::chrono::milliseconds(10));
+          co_await timer.async_wait(asio::use_awaitable);
+        }
+        EXPECT_EQ(fixture.answered, 3) << "a request of a client that has gone is still held";
+        EXPECT_EQ(fixture.table.detached_running(), 1U) << "the command itself goes on";
+        finished = true;
+        fixture.io.stop();
+      },
+      asio::detached);
+  fixture.io.run_for(std::chrono::seconds(60));
+  EXPECT_TRUE(finished);
+}
 
 TEST(OutputRing, TheLastMebibyteIsKeptInWholeFrames) {
   OutputRing ring;
