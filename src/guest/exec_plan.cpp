@@ -52,6 +52,7 @@ Result<ExecHead> parse_exec_head(std::string_view text) {
     head.cwd = json.value("cwd", "");
     head.user = json.value("user", "");
     head.tty = json.value("tty", false);
+    head.privileged = json.value("privileged", false);
     head.rows = json.value("rows", head.rows);
     head.cols = json.value("cols", head.cols);
   } catch (const nlohmann::json::exception& error) {

@@ -22,6 +22,7 @@ struct ExecHead {
   bool tty = false;
   unsigned short rows = 24;
   unsigned short cols = 80;
+  bool privileged = false;  // all capabilities, whoever the user is
 };
 
 // kInvalid if it is not JSON of that shape, argv is empty, a string holds a NUL or the id is not [A-Za-z0-9._-]{1,64}.

@@ -129,6 +129,7 @@ Awaitable<std::optional<ExecFailure>> ExecSession::start() {
   plan.candidates = program_candidates(head_.argv.front(), value_of(plan.environment, "PATH"));
   plan.user = *user;
   plan.terminal = head_.tty;
+  plan.privileged = head_.privileged;
   plan.folder = head_.cwd.empty() ? guest_.workspaces.primary_folder() : head_.cwd;
   if (plan.folder.empty()) plan.folder = ::access(user->home.c_str(), X_OK) == 0 ? user->home : "/";
 

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -43,6 +45,20 @@ void take_standard_descriptors(const SpawnPlan& plan, int report) {
   }
 }
 
+// After setuid(2), with PR_SET_KEEPCAPS: an unprivileged user's program keeps ambient capabilities only
+// (capabilities(7)).
+bool raise_all_capabilities() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[2] = {};
+  if (::syscall(SYS_capget, &header, sets) != 0) return false;
+  for (auto& set : sets) set.effective = set.inheritable = set.permitted;
+  if (::syscall(SYS_capset, &header, sets) != 0) return false;
+  for (int number = 0; ::prctl(PR_CAPBSET_READ, number, 0, 0, 0) >= 0; ++number) {
+    if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) != 0) return false;
+  }
+  return true;
+}
+
 [[noreturn]] void run_child(const SpawnPlan& plan, int report) {
   sigset_t none;
   ::sigemptyset(&none);
@@ -53,9 +69,11 @@ void take_standard_descriptors(const SpawnPlan& plan, int report) {
   if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) give_up(report, SpawnStage::kSetup, errno);
 
   const auto& user = plan.user;
+  if (plan.privileged) ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
   if (::setgroups(user.groups.size(), user.groups.data()) != 0 || ::setgid(user.gid) != 0 || ::setuid(user.uid) != 0) {
     give_up(report, SpawnStage::kUser, errno);
   }
+  if (plan.privileged && !raise_all_capabilities()) give_up(report, SpawnStage::kSetup, errno);
   if (::chdir(plan.folder.c_str()) != 0) give_up(report, SpawnStage::kFolder, errno);
 
   const auto argv = pointers(plan.argv);

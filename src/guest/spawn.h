@@ -22,6 +22,7 @@ struct SpawnPlan {
   User user;
   int standard[3] = {-1, -1, -1};  // borrowed; -1 is /dev/null
   bool terminal = false;           // standard[0] becomes the controlling terminal
+  bool privileged = false;         // all capabilities, kept over execve(2)
   int cgroup = -1;                 // borrowed folder fd; -1 stays in ours
 };
 
