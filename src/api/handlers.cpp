@@ -126,7 +126,9 @@ SBX_HANDLER(remove_sandbox) {
 }
 
 SBX_HANDLER(start_sandbox) {
-  SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], std::move(progress)),
+  sandbox::Lifecycle::StartOptions options;
+  options.cold = bool_field(request.body, "cold");
+  SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], options, std::move(progress)),
              "starting a sandbox");
   co_return json{{"started", started}};
 }
@@ -149,13 +151,6 @@ SBX_HANDLER(list_execs) {
   if (row.state != store::State::kRunning) co_return json{{"execs", json::array()}};
   SBX_CO_TRY(auto keeper, daemon.lifecycle.keeper_of(row.id), "listing commands");
   co_return co_await keeper->call("GET", "/exec", nullptr, 10s);
-}
-
-SBX_HANDLER(wait_exec) {
-  (void)progress;
-  const std::string id = request.params["id"];
-  SBX_CO_TRY(auto keeper, daemon.lifecycle.keeper_of_exec(id), "waiting for a command");
-  co_return co_await keeper->call("GET", "/exec/" + id + "/wait", nullptr, 24h * 365);
 }
 
 SBX_HANDLER(signal_exec) {

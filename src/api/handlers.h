@@ -17,7 +17,6 @@ SBX_HANDLER(start_sandbox);
 SBX_HANDLER(stop_sandbox);
 SBX_HANDLER(run_detached);
 SBX_HANDLER(list_execs);
-SBX_HANDLER(wait_exec);
 SBX_HANDLER(signal_exec);
 SBX_HANDLER(resize_exec);
 SBX_HANDLER(prune);

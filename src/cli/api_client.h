@@ -17,6 +17,7 @@ class ApiClient {
  public:
   ApiClient(store::Paths paths, std::string app_name) : paths_(std::move(paths)), app_name_(std::move(app_name)) {}
   const store::Paths& paths() const { return paths_; }
+  const std::string& app_name() const { return app_name_; }
 
   // A connection to the daemon; with `start` it is started if it does not run (else kUnavailable).
   Result<UniqueFd> connect(bool start = true) const;

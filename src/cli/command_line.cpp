@@ -43,7 +43,6 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   CommandLine result;
   const auto [words, command] = split_command(all);
   CLI::App app("microVM sandboxes for coding agents", "sbx");
-  app.require_subcommand(1);
   app.fallthrough();
   app.set_help_flag("-h,--help", "help");
   bool cloud = false;
@@ -71,6 +70,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   run_command->add_option("AGENT", r->create.agent, "agent");
   run_command->add_option("PATH", r->create.paths, "workspaces (default: the current folder)");
   run_command->add_flag("-d,--detached", r->detached, "print the sandbox's id and return");
+  run_command->add_flag("--cold", r->cold, "boot a stopped sandbox from its disk, forgetting the memory kept by stop");
   add_create_options(run_command, r->create);
   on(run_command, [r](const ApiClient& client) { return run_agent(client, *r); });
 
@@ -91,11 +91,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   exec_command->add_option("--list", e->list, "list the commands of this sandbox");
   exec_command->add_option("--wait", e->wait, "wait for the command with this id; its status is ours");
   exec_command->add_option("--logs", e->logs, "output of the command with this id");
-  exec_command->callback([&result, e] {
-    result.failure = 125;
-    result.json = e->json;
-    result.action = [e](const ApiClient& client) { return exec(client, *e); };
-  });
+  on(exec_command, [e](const ApiClient& client) { return exec(client, *e); });
 
   auto l = std::make_shared<ListOptions>();
   auto* list_command = app.add_subcommand("ls", "list sandboxes");
@@ -149,10 +145,10 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   on(version_command, [json, debug](const ApiClient& client) { return version(client, *json, *debug); });
 
   auto* daemon = app.add_subcommand("daemon", "the background process");
-  daemon->require_subcommand(1);
   auto detach = std::make_shared<bool>(false);
   auto* start_command = daemon->add_subcommand("start", "run the daemon, in the foreground");
   start_command->add_flag("-d,--detach", *detach, "in the background");
+  refuse_flags(start_command, {"--policy"});
   on(start_command, [detach](const ApiClient& client) { return daemon_start(client, *detach); });
   on(daemon->add_subcommand("stop", "end the daemon; sandboxes go on"),
      [](const ApiClient& client) { return daemon_stop(client); });
@@ -167,9 +163,10 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto format = std::make_shared<std::string>();
   auto* diagnose_command = app.add_subcommand("diagnose", "check this host");
   diagnose_command->add_flag("--json", *json, "as JSON");
-  diagnose_command->add_option("-o,--output", *format, "json");
-  on(diagnose_command,
-     [json, format](const ApiClient& client) { return diagnose(client, *json || *format == "json"); });
+  diagnose_command->add_option("-o,--output", *format, "json or github-issue")
+      ->check(CLI::IsMember({"json", "github-issue"}));
+  refuse_flags(diagnose_command, {"--upload"});
+  on(diagnose_command, [json, format](const ApiClient& client) { return diagnose(client, *json ? "json" : *format); });
 
   auto* reset_command = app.add_subcommand("reset", "remove everything and stop the daemon");
   reset_command->add_flag("-f,--force", *force, "do not ask");
@@ -183,14 +180,14 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
       return 0;
     });
   }
+  auto words_to_complete = std::make_shared<std::string>();
   auto* completion_command = app.add_subcommand("completion", "completion script for bash, zsh, fish or powershell");
   completion_command->add_option("SHELL", *name)->required();
-  on(completion_command, [name](const ApiClient&) { return completion(*name); });
+  on(completion_command, [name, words_to_complete](const ApiClient&) { return completion(*name, *words_to_complete); });
 
   for (const std::string kind : {"image", "template"}) {
     auto* group =
         app.add_subcommand(kind, kind == "image" ? "root images" : "booted templates that sandboxes are clones of");
-    group->require_subcommand(1);
     auto* ls = group->add_subcommand("ls", "list them");
     ls->add_flag("--json", *json, "as JSON");
     ls->add_flag("-q,--quiet", *quiet, "ids only");
@@ -199,7 +196,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     rm_command->add_flag("-f,--force", *force, "accepted; there is no question");
     on(rm_command, [kind, names](const ApiClient& client) { return remove_artifacts(client, kind, *names); });
     if (kind == "image") {
-      on(ls, [json](const ApiClient& client) { return image_list(client, *json); });
+      on(ls, [json, quiet](const ApiClient& client) { return image_list(client, *json, *quiet); });
       auto* build = group->add_subcommand("build", "build the root image (minutes)");
       build->add_flag("--json", *json, "as JSON");
       on(build, [json](const ApiClient& client) { return image_build(client, *json); });
@@ -220,10 +217,25 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     return result;
   }
 
+  for (const auto* sub : app.get_subcommands({}))
+    *words_to_complete += (words_to_complete->empty() ? "" : " ") + sub->get_name();
   result.json = std::ranges::find(words, "--json") != words.end();
+  if (verb != words.end() && *verb == "exec") result.failure = 125;
   try {
     std::vector<std::string> reversed(words.rbegin(), words.rend() - 1);
     app.parse(reversed);
+    for (const auto* group : app.get_subcommands()) {
+      if (group->get_subcommands({}).empty() || !group->get_subcommands().empty()) continue;
+      std::cout << group->help();
+      result.exit_status = 0;
+      return result;
+    }
+    if (app.get_subcommands().empty()) {
+      std::cerr << app.help();
+      result.action = [](const ApiClient&) -> Result<int> {
+        return fail(ErrorCode::kInvalid, "name a command; the interactive interface is not built yet");
+      };
+    }
   } catch (const CLI::CallForHelp&) {
     result.exit_status = app.exit(CLI::CallForHelp());
     return result;

@@ -20,7 +20,7 @@ struct CreateOptions {
 };
 struct RunOptions {
   CreateOptions create;
-  bool detached = false;
+  bool detached = false, cold = false;
   std::vector<std::string> agent_arguments;
 };
 struct ExecOptions {
@@ -54,11 +54,13 @@ Result<int> copy(const ApiClient&, const std::string& source, const std::string&
 Result<int> daemon_start(const ApiClient&, bool detach);
 Result<int> daemon_stop(const ApiClient&);
 Result<int> daemon_status(const ApiClient&, bool json);
-Result<int> diagnose(const ApiClient&, bool json);
+// `format`: "" for people, "json" or "github-issue".
+Result<int> diagnose(const ApiClient&, const std::string& format);
 Result<int> reset(const ApiClient&, bool force);
 Result<int> version(const ApiClient&, bool json, bool debug);
-Result<int> completion(const std::string& shell);
-Result<int> image_list(const ApiClient&, bool json);
+// `words`: the commands to complete, separated by blanks.
+Result<int> completion(const std::string& shell, const std::string& words);
+Result<int> image_list(const ApiClient&, bool json, bool quiet);
 Result<int> image_build(const ApiClient&, bool json);
 Result<int> template_list(const ApiClient&, bool json, bool quiet);
 Result<int> remove_artifacts(const ApiClient&, const std::string& kind, const std::vector<std::string>& ids);

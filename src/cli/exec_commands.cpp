@@ -135,16 +135,18 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
     }
     for (const auto& [flag, given] :
          {std::pair{"--memory", !create.memory.empty()}, std::pair{"--cpus", create.cpus != 0},
-          std::pair{"--template", !create.image.empty()}}) {
+          std::pair{"--template", !create.image.empty()}, std::pair{"--label", !create.labels.empty()},
+          std::pair{"--auto-stop", !create.auto_stop.empty()}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
-    const json answer = SBX_TRY(
-        client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start", json::object(), to_stderr(false)),
-        "starting the sandbox");
+    const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start",
+                                            {{"cold", options.cold}}, to_stderr(false)),
+                                "starting the sandbox");
     if (answer.value("started", false))
       std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
   } else {
     if (create.agent.empty()) return fail(ErrorCode::kNotFound, "sandbox '" + create.name + "' not found");
+    if (options.cold) return fail(ErrorCode::kInvalid, "--cold is for a stopped sandbox; this one would be new");
     sandbox = SBX_TRY(create_sandbox(client, create), "creating a sandbox");
   }
   if (options.detached) {

@@ -24,6 +24,27 @@ Result<json> running_daemon(const ApiClient& client) {
   return quiet.call("GET", "/v1/daemon");
 }
 
+// Returns when the process is gone, so that the next command starts a new one.
+Result<void> end_daemon(const ApiClient& client, const json& daemon) {
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, daemon.value("pid", 0), 0)));
+  SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "asking the daemon to end");
+  pollfd ended{process.get(), POLLIN, 0};
+  if (process.valid() && ::poll(&ended, 1, 15'000) == 0) return fail(ErrorCode::kTimeout, "the daemon does not end");
+  return {};
+}
+
+std::string mark_of(const std::string& status) {
+  return status == "pass" ? "✓" : status == "warn" ? "!" : status == "skip" ? "-" : "✗";
+}
+
+void print_checks(const json& checks) {
+  for (const auto& check : checks) {
+    std::cout << mark_of(check.value("status", "")) << " " << check.value("name", "") << ": "
+              << check.value("message", "") << "\n";
+    if (check.contains("hint")) std::cout << "  → " << check.value("hint", "") << "\n";
+  }
+}
+
 }  // namespace
 
 Result<int> daemon_start(const ApiClient& client, bool detach) {
@@ -33,20 +54,20 @@ Result<int> daemon_start(const ApiClient& client, bool detach) {
   }
   if (running_daemon(client)) return fail(ErrorCode::kConflict, "the daemon is running already");
   const std::string program = own_program().parent_path() / "sbxd";
-  ::execl(program.c_str(), "sbxd", nullptr);
+  if (client.app_name().empty())
+    ::execl(program.c_str(), "sbxd", nullptr);
+  else
+    ::execl(program.c_str(), "sbxd", "--app-name", client.app_name().c_str(), nullptr);
   return fail_errno("starting " + program, errno);
 }
 
 Result<int> daemon_stop(const ApiClient& client) {
-  auto daemon = running_daemon(client);
+  const auto daemon = running_daemon(client);
   if (!daemon) {
     std::cout << "The daemon is not running\n";
     return 0;
   }
-  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, daemon->value("pid", 0), 0)));
-  SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "stopping the daemon");
-  pollfd ended{process.get(), POLLIN, 0};
-  if (process.valid() && ::poll(&ended, 1, 15'000) == 0) return fail(ErrorCode::kTimeout, "the daemon does not end");
+  SBX_CHECK(end_daemon(client, *daemon), "stopping the daemon");
   std::cout << "Daemon stopped; sandboxes go on\n";
   return 0;
 }
@@ -66,7 +87,7 @@ Result<int> daemon_status(const ApiClient& client, bool as_json) {
   return 0;
 }
 
-Result<int> diagnose(const ApiClient& client, bool as_json) {
+Result<int> diagnose(const ApiClient& client, const std::string& format) {
   json checks = json::array();
   checks.push_back({{"name", "CLI binary"}, {"status", "pass"}, {"message", own_program().native()}});
   const auto daemon = client.call("GET", "/v1/daemon");
@@ -91,17 +112,14 @@ Result<int> diagnose(const ApiClient& client, bool as_json) {
     const std::string status = check.value("status", "skip");
     summary[status] = summary.value(status, 0) + 1;
   }
-  if (as_json) {
+  if (format == "json") {
     print_json({{"version", "1.0"}, {"checks", checks}, {"summary", summary}});
+  } else if (format == "github-issue") {
+    std::cout << "### sbx diagnose\n\nsbx v" SBX_VERSION "\n\n```\n";
+    print_checks(checks);
+    std::cout << "```\n";
   } else {
-    for (const auto& check : checks) {
-      const std::string status = check.value("status", "");
-      std::cout << (status == "pass"   ? "✓ "
-                    : status == "warn" ? "! "
-                                       : "✗ ")
-                << check.value("name", "") << ": " << check.value("message", "") << "\n";
-      if (check.contains("hint")) std::cout << "  → " << check.value("hint", "") << "\n";
-    }
+    print_checks(checks);
   }
   return summary.value("fail", 0) == 0 ? 0 : 1;
 }
@@ -109,7 +127,8 @@ Result<int> diagnose(const ApiClient& client, bool as_json) {
 Result<int> reset(const ApiClient& client, bool force) {
   if (!force) SBX_CHECK(confirm("Delete every sandbox, template and image?"), "asking");
   const json done = SBX_TRY(client.call("POST", "/v1/reset", json::object(), to_stderr(false)), "resetting");
-  SBX_TRY(client.call("POST", "/v1/daemon/stop", json::object()), "stopping the daemon");
+  const json daemon = SBX_TRY(running_daemon(client), "stopping the daemon");
+  SBX_CHECK(end_daemon(client, daemon), "stopping the daemon");
   std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - "
             << done.value("templates", 0) << " template(s) removed\n  - " << done.value("images", 0)
             << " image(s) removed\n";
@@ -129,10 +148,7 @@ Result<int> version(const ApiClient& client, bool as_json, bool debug) {
   return 0;
 }
 
-Result<int> completion(const std::string& shell) {
-  const std::string words =
-      "create run exec ls inspect stop rm prune cp version daemon diagnose reset login logout completion image "
-      "template";
+Result<int> completion(const std::string& shell, const std::string& words) {
   if (shell == "bash")
     std::cout << "complete -W '" << words << "' -o default sbx\n";
   else if (shell == "zsh")
@@ -147,11 +163,15 @@ Result<int> completion(const std::string& shell) {
   return 0;
 }
 
-Result<int> image_list(const ApiClient& client, bool as_json) {
+Result<int> image_list(const ApiClient& client, bool as_json, bool quiet) {
   const json answer = SBX_TRY(client.call("GET", "/v1/images"), "listing the images");
   const json images = answer.value("images", json::array());
   if (as_json) {
     print_json(answer);
+    return 0;
+  }
+  if (quiet) {
+    for (const auto& entry : images) std::cout << entry.value("id", "") << "\n";
     return 0;
   }
   if (images.empty()) {

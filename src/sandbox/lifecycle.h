@@ -44,8 +44,12 @@ class Lifecycle {
   Awaitable<void> watch_idle();
 
   Awaitable<Result<store::Sandbox>> create(CreateRequest request, Progress progress);
-  // Nothing happens to one that runs. True if it was started by this call.
-  Awaitable<Result<bool>> start(std::string name, Progress progress);
+  // Nothing happens to one that runs. True if it was started by this call. `cold` forgets the memory kept by stop and
+  // boots from the disk; kConflict if the sandbox runs.
+  struct StartOptions {
+    bool cold = false;
+  };
+  Awaitable<Result<bool>> start(std::string name, StartOptions options, Progress progress);
   Awaitable<Result<void>> stop(std::string name);
   // kConflict if a session is attached and `force` is not set.
   struct RemoveOptions {
@@ -82,7 +86,7 @@ class Lifecycle {
 
   Awaitable<Result<AsyncMutex::Guard>> lock(std::string id);
   Result<store::Sandbox> require(const std::string& name);
-  Awaitable<Result<bool>> start_locked(store::Sandbox row, Progress progress);
+  Awaitable<Result<bool>> start_locked(store::Sandbox row, StartOptions options, Progress progress);
   Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
   Awaitable<Result<void>> stop_locked(store::Sandbox row);
   // How a keeper is ended: kept if possible (memory, else clean), its VM killed, or the process killed at once.

@@ -65,26 +65,36 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   co_return store_.update(row);
 }
 
-Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, Progress progress) {
-  if (live_.contains(row.id) && row.state == store::State::kRunning) co_return false;
+Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions options, Progress progress) {
+  if (live_.contains(row.id) && row.state == store::State::kRunning) {
+    if (!options.cold) co_return false;
+    co_return fail(ErrorCode::kConflict, "sandbox '" + row.name + "' runs already; stop it before a cold start");
+  }
   if (row.state == store::State::kCreating || row.state == store::State::kRemoving) {
     co_return fail(ErrorCode::kConflict,
                    "sandbox '" + row.name + "' is not usable (" + std::string(store::to_string(row.state)) + ")");
   }
   const fs::path folder = paths_.sandbox(row.id);
-  const std::string mode = fs::exists(folder / "memory.img")   ? "resume"
-                           : fs::exists(folder / "disk.qcow2") ? "boot"
-                                                               : "clone";
+  const bool has_memory = !options.cold && fs::exists(folder / "memory.img");
+  const std::string mode = has_memory ? "resume" : options.cold || fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
   progress("Starting sandbox " + row.name + (mode == "boot" ? " (booting; takes a while without KVM)" : ""));
-  SBX_CO_CHECK(co_await launch(row, mode), "starting sandbox " + row.name);
+  auto started = co_await launch(row, mode);
+  if (!started && mode == "resume") {
+    // The kept memory is gone by now whatever happened; the disk was left clean and boots.
+    progress("The kept memory of " + row.name + " could not be used; booting from its disk");
+    std::error_code error;
+    fs::remove(folder / "memory.img", error);
+    started = co_await launch(row, "boot");
+  }
+  if (!started) co_return std::unexpected(std::move(started.error()).while_doing("starting sandbox " + row.name));
   co_return true;
 }
 
-Awaitable<Result<bool>> Lifecycle::start(std::string name, Progress progress) {
+Awaitable<Result<bool>> Lifecycle::start(std::string name, StartOptions options, Progress progress) {
   SBX_CO_TRY(auto row, require(name), "starting a sandbox");
   SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
   SBX_CO_TRY(row, require(row.id), "starting a sandbox");
-  co_return co_await start_locked(row, std::move(progress));
+  co_return co_await start_locked(row, options, std::move(progress));
 }
 
 std::shared_ptr<Lifecycle::Live> Lifecycle::watch(const store::Sandbox& row, UniqueFd pidfd,
@@ -205,7 +215,8 @@ Awaitable<nlohmann::json> Lifecycle::status(std::string name) {
 
 Awaitable<Result<std::shared_ptr<Lifecycle::Live>>> Lifecycle::ready_for_exec(const store::Sandbox& row,
                                                                               Progress progress) {
-  auto started = co_await start_locked(row, std::move(progress));
+  const StartOptions options;
+  auto started = co_await start_locked(row, options, std::move(progress));
   if (!started) co_return std::unexpected(started.error());
   SBX_CO_TRY(auto client, client_of(row.id), "reaching the sandbox");
   (void)client;
