@@ -1,5 +1,7 @@
-// Memory images: the filter between descriptors, with compression, and the filter's process beside a VirtualMachine.
+#include "vm/memory_image.h"
+
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -11,8 +13,6 @@
 #include "base/file.h"
 #include "vm/jail.h"
 #include "vm/memory_filter.h"
-#include "vm/process_exit.h"
-#include "vm/virtual_machine.h"
 
 namespace sbx::vm {
 namespace {
@@ -138,15 +138,15 @@ Result<Subprocess> start_filter(std::vector<std::string> arguments, const std::v
   return command.start();
 }
 
-Awaitable<Result<void>> filter_done(Subprocess& filter, VirtualMachine::Duration deadline) {
-  if (!co_await process_ended(filter.pidfd(), deadline)) {
-    co_return fail(ErrorCode::kTimeout, "the memory filter did not end in time");
+Result<void> filter_done(Subprocess& filter, std::chrono::milliseconds deadline) {
+  pollfd ended{filter.pidfd(), POLLIN, 0};
+  if (::poll(&ended, 1, static_cast<int>(deadline.count())) <= 0) {
+    filter = Subprocess();  // kills it
+    return fail(ErrorCode::kTimeout, "the memory filter did not end in time");
   }
-  SBX_CO_TRY(const auto status, filter.wait(), "waiting for the memory filter");
-  if (!status.success()) {
-    co_return fail(ErrorCode::kInternal, "the memory filter ended with " + status.describe());
-  }
-  co_return Result<void>{};
+  const auto status = SBX_TRY(filter.wait(), "waiting for the memory filter");
+  if (!status.success()) return fail(ErrorCode::kInternal, "the memory filter ended with " + status.describe());
+  return {};
 }
 
 }  // namespace
@@ -186,43 +186,51 @@ Result<void> expand_memory_image(int input, int output) {
   return {};
 }
 
-Awaitable<Result<void>> VirtualMachine::save_memory_image(fs::path image, Duration deadline) {
-  SBX_CO_TRY(auto pipe, make_pipe(), "saving memory");
-  SBX_CO_TRY(auto output, open_file(image, O_WRONLY | O_CREAT | O_EXCL), "creating the memory image");
-  UniqueFd ram;
-  if (spec_.machine.purpose == Purpose::kClone) {
-    SBX_CO_TRY(ram, open_file(spec_.ram, O_RDONLY), "opening the template's RAM");
-  }
-  std::vector<int> fds = {pipe.read_end.get(), output.get()};
-  if (ram.valid()) fds.push_back(ram.get());
-  std::vector<std::string> arguments = {"save", std::to_string(pipe.read_end.get()), std::to_string(ram.get()),
-                                        std::to_string(static_cast<std::uint64_t>(spec_.machine.memory_mib) << 20U),
-                                        std::to_string(output.get())};
-  auto filter = start_filter(std::move(arguments), fds, spec_.uid);
-  Result<void> done;
-  if (filter) {
-    pipe.read_end.reset();
-    done = co_await migrate_out(pipe.write_end.get(), false, deadline);
-    pipe.write_end.reset();
-    if (done) done = co_await filter_done(*filter, deadline);
-  } else {
-    done = std::unexpected(std::move(filter).error());
-  }
-  if (done && ::fsync(output.get()) != 0) done = fail_errno("syncing the memory image", errno);
-  if (!done) ::unlink(image.c_str());
-  co_return done;
+SavingMemory::~SavingMemory() {
+  if (!path.empty()) ::unlink(path.c_str());
 }
 
-Awaitable<Result<void>> VirtualMachine::load_memory_image(fs::path image, Duration deadline) {
-  SBX_CO_TRY(auto input, open_file(image, O_RDONLY), "opening the memory image");
-  SBX_CO_TRY(auto pipe, make_pipe(), "loading memory");
+Result<SavingMemory> start_saving_memory(const StartSpec& machine, const fs::path& image) {
+  auto pipe = SBX_TRY(make_pipe(), "saving memory");
+  SavingMemory saving;
+  saving.image = SBX_TRY(open_file(image, O_WRONLY | O_CREAT | O_EXCL), "creating the memory image");
+  saving.path = image;
+  UniqueFd ram;
+  if (machine.machine.purpose == Purpose::kClone) {
+    ram = SBX_TRY(open_file(machine.ram, O_RDONLY), "opening the template's RAM");
+  }
+  std::vector<int> fds = {pipe.read_end.get(), saving.image.get()};
+  if (ram.valid()) fds.push_back(ram.get());
+  std::vector<std::string> arguments = {"save", std::to_string(pipe.read_end.get()), std::to_string(ram.get()),
+                                        std::to_string(static_cast<std::uint64_t>(machine.machine.memory_mib) << 20U),
+                                        std::to_string(saving.image.get())};
+  saving.filter = SBX_TRY(start_filter(std::move(arguments), fds, machine.uid), "saving memory");
+  saving.stream = std::move(pipe.write_end);
+  return saving;
+}
+
+Result<void> finish_saving_memory(SavingMemory& saving, std::chrono::milliseconds deadline) {
+  saving.stream.reset();
+  SBX_CHECK(filter_done(saving.filter, deadline), "saving memory");
+  if (::fsync(saving.image.get()) != 0) return fail_errno("syncing the memory image", errno);
+  saving.path.clear();
+  return {};
+}
+
+Result<LoadingMemory> start_loading_memory(const fs::path& image, const std::optional<unsigned>& uid) {
+  const auto input = SBX_TRY(open_file(image, O_RDONLY), "opening the memory image");
+  auto pipe = SBX_TRY(make_pipe(), "loading memory");
   const std::vector<int> fds = {input.get(), pipe.write_end.get()};
   std::vector<std::string> arguments = {"load", std::to_string(input.get()), std::to_string(pipe.write_end.get())};
-  SBX_CO_TRY(auto filter, start_filter(std::move(arguments), fds, spec_.uid), "loading memory");
-  pipe.write_end.reset();
-  SBX_CO_CHECK(co_await load_stream(pipe.read_end.get(), false, deadline), "loading memory");
-  pipe.read_end.reset();
-  co_return co_await filter_done(filter, deadline);
+  LoadingMemory loading;
+  loading.filter = SBX_TRY(start_filter(std::move(arguments), fds, uid), "loading memory");
+  loading.stream = std::move(pipe.read_end);
+  return loading;
+}
+
+Result<void> finish_loading_memory(LoadingMemory& loading, std::chrono::milliseconds deadline) {
+  loading.stream.reset();
+  return filter_done(loading.filter, deadline);
 }
 
 }  // namespace sbx::vm

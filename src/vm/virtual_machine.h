@@ -1,4 +1,5 @@
-// VirtualMachine: one jailed QEMU, from start to exit. Owns the process and its QMP connection; destroying it kills it.
+// VirtualMachine: one jailed QEMU, from start to exit: its process and its control in one, for a program that may hold
+// both (a test, a trial; the keeper keeps them in two processes). Destroying it kills QEMU.
 //
 //   StartSpec spec;
 //   spec.machine.purpose = Purpose::kClone;
@@ -18,111 +19,56 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
-#include "base/command.h"
-#include "base/result.h"
-#include "base/unique_fd.h"
 #include "vm/awaitable.h"
-#include "vm/machine_spec.h"
-#include "vm/qmp_client.h"
+#include "vm/machine_control.h"
+#include "vm/machine_process.h"
 
 namespace sbx::vm {
-
-struct DiskFile {
-  std::filesystem::path path;
-  DiskFormat format = DiskFormat::kQcow2;
-};
-
-struct StartSpec {
-  // Purpose, accelerator, sizes, append. Descriptors and paths in it are filled in by start().
-  MachineSpec machine;
-  std::vector<DiskFile> disks;  // top first
-  // kTemplate: made by save_template_state (or at start, if /dev/shm has no room to build it in). kClone: the
-  // template's. Bound into the jail as /ram.
-  std::filesystem::path ram;
-  std::filesystem::path ram_in_jail;     // filled in by start(), if QEMU gets another file than `ram`
-  std::filesystem::path kernel;          // kTemplate, kBoot
-  std::filesystem::path initramfs;       // kTemplate, kBoot; may be empty
-  std::filesystem::path runtime_folder;  // where the ports' sockets are made; 0700
-  // Where the serial console goes (see MachineSpec::console_fd); -1: nowhere. Duplicated for QEMU; the caller keeps it.
-  int console_fd = -1;
-  // Where QEMU's own messages go; -1: a pipe, see log().
-  int log_fd = -1;
-  std::string qemu = "/usr/bin/qemu-system-x86_64";
-  // uid in the jail; unset: jail_uid_for(runtime_folder).
-  std::optional<unsigned> uid;
-  bool jail = true;  // false only for trials
-  std::chrono::steady_clock::duration deadline = std::chrono::seconds(20);
-};
 
 class VirtualMachine {
  public:
   using Duration = std::chrono::steady_clock::duration;
 
-  // Returns when QMP answers. machine.qemu_major is found out if it is 0.
+  // Returns when QMP answers.
   static Awaitable<Result<std::unique_ptr<VirtualMachine>>> start(StartSpec spec);
-  ~VirtualMachine();
-  VirtualMachine(const VirtualMachine&) = delete;
-  VirtualMachine& operator=(const VirtualMachine&) = delete;
 
   // kClone: loads the device state beside the template's RAM; the machine is then paused.
   Awaitable<Result<void>> load_state(std::filesystem::path state, Duration deadline = std::chrono::seconds(20));
   // kClone, kRestore: loads a memory image written by save_memory_image; the machine is then paused.
   Awaitable<Result<void>> load_memory_image(std::filesystem::path image, Duration deadline = std::chrono::seconds(120));
-  // Loads QEMU's own stream from `fd` (pipe or file).
   Awaitable<Result<void>> load_stream(int fd, bool ignore_shared, Duration deadline);
 
-  // Also after a save: QEMU then refuses another save until the machine has run (resume, pause).
-  Awaitable<Result<void>> resume();
-  Awaitable<Result<void>> pause();
+  Awaitable<Result<void>> resume() { return control_->resume(); }
+  Awaitable<Result<void>> pause() { return control_->pause(); }
   // kTemplate, paused: writes the device state (0600), and the RAM if it is not in its file already (blocking, about a
   // second). Once; seal_template comes next.
   Awaitable<Result<void>> save_template_state(std::filesystem::path state,
                                               Duration deadline = std::chrono::seconds(60));
   // Paused: QEMU's whole migration stream, RAM included, into `fd` (a pipe's writing end or a file).
   Awaitable<Result<void>> save_full_stream(int fd, Duration deadline = std::chrono::seconds(120));
-  // Paused: the whole stream without the pages that the template has, compressed, into a new file `image` (0600,
-  // complete and fsynced at return). A machine without a template (kBoot, kRestore) leaves out zero pages only.
+  // Paused: a new file `image` by start_saving_memory (memory_image.h), complete and fsynced at return.
   Awaitable<Result<void>> save_memory_image(std::filesystem::path image, Duration deadline = std::chrono::seconds(120));
 
-  // "running", "paused", "inmigrate", "shutdown", ...
-  Awaitable<Result<std::string>> status();
+  Awaitable<Result<std::string>> status() { return control_->status(); }
   // Ends QEMU and waits for it; the disk is flushed. kTimeout: it was killed instead.
   Awaitable<Result<ExitStatus>> quit(Duration deadline = std::chrono::seconds(10));
   // Waits for the end of the process by whatever cause. The VM must outlive the wait.
   Awaitable<Result<ExitStatus>> exited();
 
-  const StartSpec& spec() const { return spec_; }  // with what start() filled in
-  QmpClient& qmp() { return *qmp_; }
-  int pidfd() const;       // of the jail's outer process
-  pid_t jail_pid() const;  // the jail's outer process
-  Result<pid_t> qemu_pid() const;
-  // What QEMU has written since the last call (it keeps 64 KiB, what comes after is lost), as one line.
-  std::string log() const;
+  const StartSpec& spec() const { return process_.spec(); }
+  QmpClient& qmp() { return control_->qmp(); }
+  int pidfd() const { return process_.pidfd(); }
+  pid_t jail_pid() const { return process_.jail_pid(); }
+  Result<pid_t> qemu_pid() const { return process_.qemu_pid(); }
+  std::string log() const { return process_.log(); }
 
  private:
-  VirtualMachine() = default;
-  Awaitable<Result<void>> migrate_out(int fd, bool ignore_shared, Duration deadline);
-  Awaitable<Result<void>> set_migration(bool ignore_shared);
-  Awaitable<Result<std::string>> hand_over(int fd);
-  Awaitable<void> take_back();
-  Result<ExitStatus> reap();
-  void kill();
+  explicit VirtualMachine(MachineProcess process) : process_(std::move(process)) {}
 
-  StartSpec spec_;
-  UniqueFd ram_;  // kTemplate built in /dev/shm
-  UniqueFd log_;
-  Subprocess process_;
-  std::unique_ptr<QmpClient> qmp_;
-  std::optional<ExitStatus> exit_status_;
+  MachineProcess process_;
+  std::unique_ptr<MachineControl> control_;
 };
-
-// A listening socket RUNTIME/NAME, replacing one of an earlier VM. Works for folders longer than a socket address.
-Result<UniqueFd> listen_in(const std::filesystem::path& runtime_folder, std::string_view name);
-// Connects to a port's socket (0 control, 1 network, 2 files), non-blocking, close-on-exec.
-Result<UniqueFd> connect_port(const std::filesystem::path& runtime_folder, int port);
 
 }  // namespace sbx::vm
