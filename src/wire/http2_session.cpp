@@ -3,16 +3,13 @@
 #include <nghttp2/nghttp2.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
 #include <charconv>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -24,9 +21,7 @@ namespace asio = boost::asio;
 
 namespace {
 
-constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr std::uint32_t kMaxFrame = 256U << 10U;
-constexpr std::size_t kWriteBatch = 256U << 10U;
 
 class SessionImpl;
 
@@ -37,11 +32,17 @@ class StreamImpl final : public Http2Stream {
 
   const Http2Head& request() const override { return request_; }
   Awaitable<Result<Http2Head>> response() override;
-  Result<void> respond(int status, std::vector<std::pair<std::string, std::string>> headers, bool end) override;
+  Result<void> inform(int status, HeaderList headers) override;
+  Result<void> respond(int status, HeaderList headers, bool end) override;
   Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) override;
+  Awaitable<Result<std::string>> read_chunk() override;
+  const HeaderList& trailers() const override { return trailers_; }
   Awaitable<Result<void>> write(std::string_view data) override;
-  Awaitable<Result<void>> finish() override;
-  void reset() override;
+  Awaitable<Result<std::size_t>> writable() override;
+  Result<void> write_now(std::string_view data) override;
+  Awaitable<Result<void>> finish(HeaderList trailers) override;
+  void reset(std::uint32_t code) override;
+  std::uint32_t reset_code() const override { return reset_code_; }
   Awaitable<void> closed() override;
 
  private:
@@ -50,6 +51,7 @@ class StreamImpl final : public Http2Stream {
   void mark_closed(std::string why);
   ssize_t produce(std::uint8_t* buffer, std::size_t length, std::uint32_t* flags);
   void resume();
+  void consumed(std::size_t n);
   std::unexpected<Error> gone() const {
     return fail(ErrorCode::kUnavailable, close_reason_.empty() ? "the stream is closed" : close_reason_);
   }
@@ -61,6 +63,11 @@ class StreamImpl final : public Http2Stream {
   Signal changed_;
   Http2Head request_;
   std::optional<Http2Head> response_;
+  std::deque<Http2Head> informational_;
+  Http2Head arriving_;  // client: the header block that is being received
+  HeaderList trailers_;
+  HeaderList out_trailers_;
+  std::uint32_t reset_code_ = 0;
   std::size_t header_bytes_ = 0;
   std::string in_;
   std::size_t in_read_ = 0;
@@ -76,9 +83,10 @@ class StreamImpl final : public Http2Stream {
 
 class SessionImpl final : public Http2Session {
  public:
-  SessionImpl(asio::posix::stream_descriptor transport, Handler handler, bool server, Http2Limits limits)
+  SessionImpl(std::shared_ptr<ByteStream> transport, const asio::any_io_executor& executor, Handler handler,
+              bool server, Http2Limits limits)
       : transport_(std::move(transport)),
-        executor_(transport_.get_executor()),
+        executor_(executor),
         handler_(std::move(handler)),
         server_(server),
         limits_(limits),
@@ -119,7 +127,7 @@ class SessionImpl final : public Http2Session {
   void on_close(std::int32_t id, std::uint32_t error);
   bool reset_flood();
 
-  asio::posix::stream_descriptor transport_;
+  std::shared_ptr<ByteStream> transport_;
   asio::any_io_executor executor_;
   Handler handler_;
   bool server_;
@@ -137,12 +145,17 @@ class SessionImpl final : public Http2Session {
 
 Awaitable<Result<Http2Head>> StreamImpl::response() {
   auto self = shared_from_this();
-  while (!response_ && !closed_) co_await changed_.wait();
+  while (informational_.empty() && !response_ && !closed_) co_await changed_.wait();
+  if (!informational_.empty()) {
+    auto head = std::move(informational_.front());
+    informational_.pop_front();
+    co_return head;
+  }
   if (!response_) co_return gone();
   co_return *response_;
 }
 
-std::vector<nghttp2_nv> name_values(const std::vector<std::pair<std::string, std::string>>& headers) {
+std::vector<nghttp2_nv> name_values(const HeaderList& headers) {
   std::vector<nghttp2_nv> result;
   result.reserve(headers.size());
   for (const auto& [name, value] : headers) {
@@ -153,7 +166,19 @@ std::vector<nghttp2_nv> name_values(const std::vector<std::pair<std::string, std
   return result;
 }
 
-Result<void> StreamImpl::respond(int status, std::vector<std::pair<std::string, std::string>> headers, bool end) {
+Result<void> StreamImpl::inform(int status, HeaderList headers) {
+  auto session = session_.lock();
+  if (closed_ || !session || !session->alive_) return gone();
+  headers.insert(headers.begin(), {":status", std::to_string(status)});
+  const auto fields = name_values(headers);
+  const int rc =
+      nghttp2_submit_headers(session->session_, NGHTTP2_FLAG_NONE, id_, nullptr, fields.data(), fields.size(), nullptr);
+  if (rc != 0) return fail(ErrorCode::kInternal, std::string("HTTP/2 1xx: ") + nghttp2_strerror(rc));
+  session->wake();
+  return {};
+}
+
+Result<void> StreamImpl::respond(int status, HeaderList headers, bool end) {
   auto session = session_.lock();
   if (closed_ || !session || !session->alive_) return gone();
   if (responded_) return fail(ErrorCode::kInternal, "a stream is answered once");
@@ -183,12 +208,28 @@ Awaitable<Result<std::size_t>> StreamImpl::read_some(std::span<char> buffer) {
     in_.clear();
     in_read_ = 0;
   }
-  auto session = session_.lock();
-  if (session && session->alive_ && !closed_) {
-    nghttp2_session_consume_stream(session->session_, id_, n);
-    session->wake();
-  }
+  consumed(n);
   co_return n;
+}
+
+Awaitable<Result<std::string>> StreamImpl::read_chunk() {
+  auto self = shared_from_this();
+  while (in_read_ == in_.size() && !in_end_ && !closed_) co_await readable_.wait();
+  if (in_read_ == in_.size()) {
+    if (in_end_) co_return std::string();
+    co_return gone();
+  }
+  std::string chunk = std::exchange(in_, {});
+  chunk.erase(0, std::exchange(in_read_, 0));
+  consumed(chunk.size());
+  co_return chunk;
+}
+
+void StreamImpl::consumed(std::size_t n) {
+  auto session = session_.lock();
+  if (!session || !session->alive_ || closed_) return;
+  nghttp2_session_consume_stream(session->session_, id_, n);
+  session->wake();
 }
 
 void StreamImpl::resume() {
@@ -198,30 +239,43 @@ void StreamImpl::resume() {
   session->wake();
 }
 
-Awaitable<Result<void>> StreamImpl::write(std::string_view data) {
+Awaitable<Result<std::size_t>> StreamImpl::writable() {
   auto self = shared_from_this();
   auto limit = std::size_t{64} << 10U;
   if (auto session = session_.lock()) limit = session->limits_.max_buffered_output;
+  while (!closed_ && out_.size() - out_sent_ >= limit) co_await writable_.wait();
+  if (closed_) co_return gone();
+  co_return limit - (out_.size() - out_sent_);
+}
+
+Result<void> StreamImpl::write_now(std::string_view data) {
+  if (closed_) return gone();
+  if (out_end_) return fail(ErrorCode::kInternal, "write after the end of the body");
+  if (out_sent_ > 0) {
+    out_.erase(0, out_sent_);
+    out_sent_ = 0;
+  }
+  out_.append(data);
+  resume();
+  return {};
+}
+
+Awaitable<Result<void>> StreamImpl::write(std::string_view data) {
+  auto self = shared_from_this();
   while (!data.empty()) {
-    while (!closed_ && out_.size() - out_sent_ >= limit) co_await writable_.wait();
-    if (closed_) co_return gone();
-    if (out_end_) co_return fail(ErrorCode::kInternal, "write after the end of the body");
-    if (out_sent_ > 0) {
-      out_.erase(0, out_sent_);
-      out_sent_ = 0;
-    }
-    const auto piece = data.substr(0, limit - out_.size());
-    out_.append(piece);
+    SBX_CO_TRY(const std::size_t room, co_await writable(), "writing");
+    const auto piece = data.substr(0, room);
+    SBX_CO_CHECK(write_now(piece), "writing");
     data.remove_prefix(piece.size());
-    resume();
   }
   if (closed_) co_return gone();
   co_return Result<void>{};
 }
 
-Awaitable<Result<void>> StreamImpl::finish() {
+Awaitable<Result<void>> StreamImpl::finish(HeaderList trailers) {
   auto self = shared_from_this();
   if (!closed_ && !out_end_) {
+    out_trailers_ = std::move(trailers);
     out_end_ = true;
     resume();
   }
@@ -230,10 +284,10 @@ Awaitable<Result<void>> StreamImpl::finish() {
   co_return Result<void>{};
 }
 
-void StreamImpl::reset() {
+void StreamImpl::reset(std::uint32_t code) {
   auto session = session_.lock();
   if (closed_ || !session || !session->alive_) return;
-  nghttp2_submit_rst_stream(session->session_, NGHTTP2_FLAG_NONE, id_, NGHTTP2_CANCEL);
+  nghttp2_submit_rst_stream(session->session_, NGHTTP2_FLAG_NONE, id_, code);
   session->wake();
 }
 
@@ -260,6 +314,12 @@ ssize_t StreamImpl::produce(std::uint8_t* buffer, std::size_t length, std::uint3
     out_.clear();
     out_sent_ = 0;
     if (out_end_) *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (auto session = session_.lock(); out_end_ && !out_trailers_.empty() && session) {
+      const auto fields = name_values(out_trailers_);
+      if (nghttp2_submit_trailer(session->session_, id_, fields.data(), fields.size()) == 0) {
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+      }
+    }
   }
   writable_.notify();
   return static_cast<ssize_t>(n);
@@ -327,6 +387,10 @@ void SessionImpl::start_session() {
   nghttp2_option_new(&option);
   nghttp2_option_set_no_auto_window_update(option, 1);
   nghttp2_option_set_peer_max_concurrent_streams(option, limits_.max_concurrent_streams);
+  nghttp2_option_set_no_closed_streams(option, 1);
+  // nghttp2's own limit of resets has a burst and a rate; ours ends the session first.
+  nghttp2_option_set_stream_reset_rate_limit(option, 10ULL * limits_.max_resets_per_second,
+                                             2ULL * limits_.max_resets_per_second);
   if (server_) {
     nghttp2_session_server_new2(&session_, callbacks, this, option);
   } else {
@@ -340,6 +404,7 @@ void SessionImpl::start_session() {
       {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, kMaxFrame},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<std::uint32_t>(limits_.max_header_bytes)},
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+      {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
   };
   nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings));
   nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, INT32_MAX);
@@ -349,16 +414,17 @@ Awaitable<Result<void>> SessionImpl::run() {
   auto keep = self();
   asio::co_spawn(
       executor_, [keep]() -> Awaitable<void> { return keep->write_loop(); }, asio::detached);
-  std::vector<char> buffer(kWriteBatch);
+  std::vector<char> buffer(limits_.io_buffer);
   Result<void> result;
   while (alive_) {
-    auto [error, n] = co_await transport_.async_read_some(asio::buffer(buffer), kToken);
-    if (error) {
-      if (alive_ && error != asio::error::eof) result = fail(ErrorCode::kUnavailable, "reading: " + error.message());
+    const auto n = co_await transport_->read_some(buffer);
+    if (!alive_) break;
+    if (!n) {
+      result = std::unexpected(n.error());
       break;
     }
-    if (!alive_) break;
-    const auto used = nghttp2_session_mem_recv(session_, reinterpret_cast<std::uint8_t*>(buffer.data()), n);
+    if (*n == 0) break;
+    const auto used = nghttp2_session_mem_recv(session_, reinterpret_cast<std::uint8_t*>(buffer.data()), *n);
     if (used < 0) {
       result = fail(ErrorCode::kInvalid, std::string("HTTP/2: ") + nghttp2_strerror(static_cast<int>(used)));
       break;
@@ -381,7 +447,7 @@ Awaitable<void> SessionImpl::write_loop() {
   std::string batch;
   while (alive_) {
     batch.clear();
-    while (batch.size() < kWriteBatch) {
+    while (batch.size() < limits_.io_buffer) {
       const std::uint8_t* data = nullptr;
       const auto n = nghttp2_session_mem_send(session_, &data);
       if (n < 0) {
@@ -392,9 +458,8 @@ Awaitable<void> SessionImpl::write_loop() {
       batch.append(reinterpret_cast<const char*>(data), static_cast<std::size_t>(n));
     }
     if (!batch.empty()) {
-      auto [error, n] = co_await asio::async_write(transport_, asio::buffer(batch), kToken);
-      if (error) {
-        end("writing: " + error.message());
+      if (const auto written = co_await transport_->write(batch); !written) {
+        end(written.error().message);
         co_return;
       }
       continue;
@@ -411,8 +476,7 @@ void SessionImpl::end(std::string why) {
   if (!alive_) return;
   alive_ = false;
   end_reason_ = std::move(why);
-  boost::system::error_code ignored;
-  transport_.close(ignored);
+  transport_->reset();
   wake();
   auto streams = std::move(streams_);
   streams_.clear();
@@ -422,8 +486,15 @@ void SessionImpl::end(std::string why) {
 Result<std::shared_ptr<Http2Stream>> SessionImpl::open(Http2Head request, bool end) {
   if (!alive_) return fail(ErrorCode::kUnavailable, end_reason_);
   if (server_) return fail(ErrorCode::kInternal, "a server opens no streams");
-  std::vector<std::pair<std::string, std::string>> headers = {
-      {":method", request.method}, {":scheme", "http"}, {":path", request.path}, {":authority", "sbx"}};
+  HeaderList headers;
+  headers.emplace_back(":method", request.method);
+  if (request.method == "CONNECT") {
+    headers.emplace_back(":authority", request.path);
+  } else {
+    headers.emplace_back(":scheme", request.scheme.empty() ? "http" : request.scheme);
+    headers.emplace_back(":authority", request.authority.empty() ? "sbx" : request.authority);
+    headers.emplace_back(":path", request.path);
+  }
   headers.insert(headers.end(), request.headers.begin(), request.headers.end());
   const auto fields = name_values(headers);
   auto source = provider(nullptr);
@@ -450,13 +521,19 @@ int SessionImpl::on_header(const nghttp2_frame* frame, std::string_view name, st
   if (stream == nullptr) return 0;
   stream->header_bytes_ += name.size() + value.size() + 32;
   if (stream->header_bytes_ > limits_.max_header_bytes) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-  if (frame->headers.cat == NGHTTP2_HCAT_HEADERS) return 0;  // trailers carry nothing here
-  if (!server_ && !stream->response_) stream->response_.emplace();
-  Http2Head& head = server_ ? stream->request_ : *stream->response_;
+  if (server_ ? frame->headers.cat == NGHTTP2_HCAT_HEADERS : stream->response_.has_value()) {
+    if (!name.starts_with(':')) stream->trailers_.emplace_back(name, value);
+    return 0;
+  }
+  Http2Head& head = server_ ? stream->request_ : stream->arriving_;
   if (name == ":method") {
     head.method = value;
   } else if (name == ":path") {
     head.path = value;
+  } else if (name == ":authority") {
+    head.authority = value;
+  } else if (name == ":scheme") {
+    head.scheme = value;
   } else if (name == ":status") {
     std::from_chars(value.data(), value.data() + value.size(), head.status);
   } else if (!name.starts_with(':')) {
@@ -475,6 +552,15 @@ int SessionImpl::on_frame(const nghttp2_frame* frame) {
     stream->readable_.notify();
   }
   if (frame->hd.type != NGHTTP2_HEADERS) return 0;
+  if (server_ && stream->request_.method == "CONNECT") stream->request_.path = stream->request_.authority;
+  if (!server_ && !stream->response_) {
+    auto head = std::exchange(stream->arriving_, {});
+    if (head.status >= 200) {
+      stream->response_ = std::move(head);
+    } else {
+      stream->informational_.push_back(std::move(head));
+    }
+  }
   stream->changed_.notify();
   if (server_ && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
     auto keep = self();
@@ -522,6 +608,7 @@ void SessionImpl::on_close(std::int32_t id, std::uint32_t error) {
   if (it == streams_.end()) return;
   auto stream = it->second;
   streams_.erase(it);
+  stream->reset_code_ = error;
   stream->mark_closed(error == NGHTTP2_NO_ERROR
                           ? "the stream is closed"
                           : std::string("the peer reset the stream: ") + nghttp2_http2_strerror(error));
@@ -538,13 +625,26 @@ bool SessionImpl::reset_flood() {
 
 }  // namespace
 
+std::shared_ptr<Http2Session> Http2Session::client(std::shared_ptr<ByteStream> transport,
+                                                   const asio::any_io_executor& executor, Http2Limits limits) {
+  return std::make_shared<SessionImpl>(std::move(transport), executor, nullptr, false, limits);
+}
+
+std::shared_ptr<Http2Session> Http2Session::server(std::shared_ptr<ByteStream> transport,
+                                                   const asio::any_io_executor& executor, Handler handler,
+                                                   Http2Limits limits) {
+  return std::make_shared<SessionImpl>(std::move(transport), executor, std::move(handler), true, limits);
+}
+
 std::shared_ptr<Http2Session> Http2Session::client(asio::posix::stream_descriptor transport, Http2Limits limits) {
-  return std::make_shared<SessionImpl>(std::move(transport), nullptr, false, limits);
+  const auto executor = transport.get_executor();
+  return client(std::make_shared<DescriptorStream>(std::move(transport)), executor, limits);
 }
 
 std::shared_ptr<Http2Session> Http2Session::server(asio::posix::stream_descriptor transport, Handler handler,
                                                    Http2Limits limits) {
-  return std::make_shared<SessionImpl>(std::move(transport), std::move(handler), true, limits);
+  const auto executor = transport.get_executor();
+  return server(std::make_shared<DescriptorStream>(std::move(transport)), executor, std::move(handler), limits);
 }
 
 }  // namespace sbx::wire

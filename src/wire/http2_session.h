@@ -1,5 +1,5 @@
-// An HTTP/2 session (RFC 9113, prior knowledge, nghttp2 underneath) over any byte stream that poll(2) can wait for: a
-// virtio port in the guest, a unix socket on the host. The peer is not trusted: what it may make us hold is bounded by
+// An HTTP/2 session (RFC 9113, prior knowledge, nghttp2 underneath) over any byte stream: a virtio port in the guest, a
+// unix socket on the host, TLS. The peer is not trusted: what it may make us hold is bounded by
 // Http2Limits, and a peer that breaks the protocol or floods ends the session.
 //
 // Thread safety: none; everything runs on the one executor of the descriptor. Objects live while the caller holds the
@@ -9,6 +9,7 @@
 // reader has consumed, so that one stalled reader holds at most one stream window and never the session.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "wire/byte_stream.h"
 
 namespace sbx::wire {
 
@@ -31,16 +33,23 @@ struct Http2Limits {
   std::uint32_t max_concurrent_streams = 2000;
   std::uint32_t stream_window = 256U << 10U;     // bytes a peer may send on a stream before it is read
   std::size_t max_header_bytes = 64U << 10U;     // of one message's header list
-  std::uint32_t max_resets_per_second = 200;     // more ends the session (CVE-2023-44487)
+  std::uint32_t max_resets_per_second = 200;     // of the peer; more ends the session (CVE-2023-44487)
   std::size_t max_buffered_output = 64U << 10U;  // bytes of ours, per stream, waiting for a peer that does not read
+  std::size_t io_buffer = 256U << 10U;           // of the session, in each direction
 };
 
+using HeaderList = std::vector<std::pair<std::string, std::string>>;
+
 // A request's or a response's header. Names are lower case. For a response only `status` and `headers` are set.
+// For the method CONNECT (RFC 9113 section 8.5) `path` is the authority that was asked for, "name:port", on both sides;
+// the bodies are the two directions of the tunnel. A client may leave scheme and authority empty ("http", "sbx").
 struct Http2Head {
   std::string method;
   std::string path;
   int status = 0;
-  std::vector<std::pair<std::string, std::string>> headers;
+  HeaderList headers;
+  std::string scheme = {};
+  std::string authority = {};
 };
 
 class Http2Session;
@@ -50,19 +59,31 @@ class Http2Stream : public std::enable_shared_from_this<Http2Stream> {
   virtual ~Http2Stream() = default;
   // Server: the request. Client: what was sent.
   virtual const Http2Head& request() const = 0;
-  // Client: waits for the response's header.
+  // Client: waits for the response's header. Informational ones (1xx) are returned as they come, each once; the final
+  // one again at each later call.
   virtual Awaitable<Result<Http2Head>> response() = 0;
+  // Server: sends an informational header (1xx) before the response.
+  virtual Result<void> inform(int status, HeaderList headers) = 0;
   // Server: sends the response's header; at most once. `end` means that there is no body.
-  virtual Result<void> respond(int status, std::vector<std::pair<std::string, std::string>> headers, bool end) = 0;
+  virtual Result<void> respond(int status, HeaderList headers, bool end) = 0;
   // Waits for at least one byte of body; 0 is its end. One reader at a time.
   virtual Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) = 0;
+  // The same without a buffer of the caller's: all that has arrived; empty at the end.
+  virtual Awaitable<Result<std::string>> read_chunk() = 0;
+  // What the peer sent after the body; complete once a read has returned its end.
+  virtual const HeaderList& trailers() const = 0;
   // Returns when all of `data` has been handed to the session within its window. One writer at a time. On a server
   // stream respond() comes first.
   virtual Awaitable<Result<void>> write(std::string_view data) = 0;
+  // Waits until write_now() takes at least a byte, and returns how many it takes.
+  virtual Awaitable<Result<std::size_t>> writable() = 0;
+  virtual Result<void> write_now(std::string_view data) = 0;
   // Ends our direction of the body.
-  virtual Awaitable<Result<void>> finish() = 0;
-  // Abandons the stream in both directions (RST_STREAM CANCEL); waiting calls on it fail.
-  virtual void reset() = 0;
+  virtual Awaitable<Result<void>> finish(HeaderList trailers = {}) = 0;
+  // Abandons the stream in both directions (RST_STREAM, by default CANCEL); waiting calls on it fail.
+  virtual void reset(std::uint32_t code = 8) = 0;
+  // The code that the peer has reset the stream with; 0 otherwise.
+  virtual std::uint32_t reset_code() const = 0;
   // Returns when the peer has reset the stream or the session has ended, or both directions are finished.
   virtual Awaitable<void> closed() = 0;
 };
@@ -74,6 +95,11 @@ class Http2Session : public std::enable_shared_from_this<Http2Session> {
 
   static std::shared_ptr<Http2Session> client(boost::asio::posix::stream_descriptor transport, Http2Limits limits = {});
   static std::shared_ptr<Http2Session> server(boost::asio::posix::stream_descriptor transport, Handler handler,
+                                              Http2Limits limits = {});
+  static std::shared_ptr<Http2Session> client(std::shared_ptr<ByteStream> transport,
+                                              const boost::asio::any_io_executor& executor, Http2Limits limits = {});
+  static std::shared_ptr<Http2Session> server(std::shared_ptr<ByteStream> transport,
+                                              const boost::asio::any_io_executor& executor, Handler handler,
                                               Http2Limits limits = {});
   virtual ~Http2Session() = default;
 

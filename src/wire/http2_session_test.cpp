@@ -136,6 +136,83 @@ TEST(Http2Session, AnAnswerIsDeliveredWholeThoughTheRequestNeverEnds) {
   });
 }
 
+TEST(Http2Session, ATunnelCarriesBothDirectionsAndTheirEnds) {
+  std::string asked;
+  Peers peers([&](std::shared_ptr<Http2Stream> stream) -> Awaitable<void> {
+    asked = stream->request().method + " " + stream->request().path;
+    return echo(std::move(stream));
+  });
+  peers.run([&]() -> Awaitable<void> {
+    Http2Head head;
+    head.method = "CONNECT";
+    head.path = "example.com:443";
+    auto stream = *peers.client->open(head, false);
+    const auto response = co_await stream->response();
+    EXPECT_EQ(response ? response->status : 0, 200);
+    EXPECT_TRUE(co_await stream->write("ping"));
+    const auto back = co_await stream->read_chunk();
+    EXPECT_EQ(back.value_or(""), "ping");
+    EXPECT_TRUE(co_await stream->finish());
+    const auto end = co_await stream->read_chunk();
+    EXPECT_TRUE(end && end->empty());
+    co_await stream->closed();
+    EXPECT_EQ(stream->reset_code(), 0U);
+  });
+  EXPECT_EQ(asked, "CONNECT example.com:443");
+}
+
+TEST(Http2Session, ARefusedTunnelSaysWhy) {
+  Peers peers([](std::shared_ptr<Http2Stream> stream) -> Awaitable<void> {
+    const Error error{ErrorCode::kDenied, "no rule allows it", {}};
+    co_await send_error(*stream, error);
+  });
+  peers.run([&]() -> Awaitable<void> {
+    Http2Head head;
+    head.method = "CONNECT";
+    head.path = "[2001:db8::1]:22";
+    auto stream = *peers.client->open(head, false);
+    const auto response = co_await stream->response();
+    EXPECT_EQ(response ? response->status : 0, 403);
+    const auto body = co_await read_body(*stream, 1000);
+    EXPECT_NE(body.value_or("").find("no rule allows it"), std::string::npos);
+  });
+}
+
+TEST(Http2Session, TrailersAndInformationalHeadersPassBothWays) {
+  HeaderList request_trailers;
+  Peers peers([&](std::shared_ptr<Http2Stream> stream) -> Awaitable<void> {
+    HeaderList early;
+    early.emplace_back("link", "</style.css>");
+    EXPECT_TRUE(stream->inform(103, early));
+    (void)co_await read_body(*stream, 1000);
+    request_trailers = stream->trailers();
+    EXPECT_TRUE(stream->respond(200, {}, false));
+    EXPECT_TRUE(co_await stream->write("body"));
+    HeaderList trailers;
+    trailers.emplace_back("grpc-status", "0");
+    (void)co_await stream->finish(std::move(trailers));
+  });
+  HeaderList sent;
+  sent.emplace_back("checksum", "abc");
+  peers.run([&]() -> Awaitable<void> {
+    Http2Head head;
+    head.method = "POST";
+    head.path = "/";
+    head.authority = "example.com";
+    auto stream = *peers.client->open(head, false);
+    (void)co_await stream->write("x");
+    (void)co_await stream->finish(sent);
+    const auto early = co_await stream->response();
+    EXPECT_EQ(early ? early->status : 0, 103);
+    const auto response = co_await stream->response();
+    EXPECT_EQ(response ? response->status : 0, 200);
+    const auto body = co_await read_body(*stream, 1000);
+    EXPECT_EQ(body.value_or(""), "body");
+    EXPECT_EQ(stream->trailers().size(), 1U);
+  });
+  EXPECT_EQ(request_trailers, sent);
+}
+
 TEST(Http2Session, AResetReachesTheHandler) {
   bool seen = false;
   Peers peers([&](std::shared_ptr<Http2Stream> stream) -> Awaitable<void> {
