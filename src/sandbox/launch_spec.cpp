@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "sandbox/random.h"
+#include "base/random.h"
 
 namespace sbx::sandbox {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <signal.h>
 
+#include "base/random.h"
 #include "sandbox/json_fields.h"
 #include "sandbox/names.h"
-#include "sandbox/random.h"
 #include "store/clock.h"
 
 namespace sbx::sandbox {

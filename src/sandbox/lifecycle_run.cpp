@@ -5,10 +5,10 @@
 #include <boost/asio/detached.hpp>
 
 #include "base/file.h"
+#include "base/random.h"
 #include "sandbox/json_fields.h"
 #include "sandbox/launch_spec.h"
 #include "sandbox/lifecycle.h"
-#include "sandbox/random.h"
 #include "store/clock.h"
 #include "wire/length_prefix.h"
 

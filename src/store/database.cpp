@@ -20,6 +20,24 @@ constexpr std::array kMigrations = {
          created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL DEFAULT 0, started_at INTEGER NOT NULL DEFAULT 0,
          stopped_at INTEGER NOT NULL DEFAULT 0) STRICT;
        CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;)",
+    // Policy. A rule with neither sandbox nor profile is for all; lists are JSON. The log outlives its sandbox.
+    R"(CREATE TABLE policy_profiles(name TEXT PRIMARY KEY, created_at INTEGER NOT NULL) STRICT;
+       CREATE TABLE policy_attachments(
+         sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
+         profile TEXT NOT NULL REFERENCES policy_profiles(name) ON DELETE CASCADE,
+         PRIMARY KEY(sandbox_id, profile)) STRICT;
+       CREATE TABLE policy_rules(
+         id TEXT PRIMARY KEY, name TEXT NOT NULL, policy TEXT NOT NULL,
+         sandbox_id TEXT REFERENCES sandboxes(id) ON DELETE CASCADE,
+         profile TEXT REFERENCES policy_profiles(name) ON DELETE CASCADE,
+         decision TEXT NOT NULL, resources TEXT NOT NULL, protocols TEXT NOT NULL, methods TEXT NOT NULL,
+         paths TEXT NOT NULL, origin TEXT NOT NULL, created_via TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT;
+       CREATE TABLE policy_log(
+         seq INTEGER PRIMARY KEY AUTOINCREMENT, sandbox_id TEXT NOT NULL, sandbox_name TEXT NOT NULL,
+         at INTEGER NOT NULL, allowed INTEGER NOT NULL, kind TEXT NOT NULL, host TEXT NOT NULL, port INTEGER NOT NULL,
+         protocol TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, rule TEXT NOT NULL, origin TEXT NOT NULL,
+         reason TEXT NOT NULL, source_start INTEGER NOT NULL, source_number INTEGER NOT NULL) STRICT;
+       CREATE INDEX policy_log_by_sandbox ON policy_log(sandbox_id, allowed, seq);)",
 };
 
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {

@@ -3,11 +3,11 @@
 
 #include <string>
 
-namespace sbx::sandbox {
+namespace sbx {
 
 std::string random_bytes(std::size_t count);
 std::string random_hex(std::size_t digits);
 std::string random_uuid();  // version 4
 std::string base64(const std::string& bytes);
 
-}  // namespace sbx::sandbox
+}  // namespace sbx

@@ -1,10 +1,10 @@
-#include "sandbox/random.h"
+#include "base/random.h"
 
 #include <sys/random.h>
 
 #include <cstdlib>
 
-namespace sbx::sandbox {
+namespace sbx {
 
 std::string random_bytes(std::size_t count) {
   std::string bytes(count, '\0');
@@ -46,4 +46,4 @@ std::string base64(const std::string& bytes) {
   return text;
 }
 
-}  // namespace sbx::sandbox
+}  // namespace sbx
