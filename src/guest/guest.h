@@ -9,6 +9,7 @@
 
 #include "guest/cgroups.h"
 #include "guest/docker.h"
+#include "guest/network.h"
 #include "guest/reaper.h"
 #include "guest/workspaces.h"
 
@@ -21,13 +22,15 @@ struct Guest {
       : executor(the_executor),
         reaper(the_executor),
         docker(the_executor, reaper, cgroups),
-        workspaces(the_executor, reaper) {}
+        workspaces(the_executor, reaper),
+        network(the_executor, reaper) {}
 
   boost::asio::any_io_executor executor;
   Cgroups cgroups;
   Reaper reaper;
   Docker docker;
   Workspaces workspaces;
+  Network network;
   std::vector<std::string> environment;  // Identity.environment
   std::map<std::string, std::shared_ptr<ExecSession>> execs;
   long boot_ms = 0;

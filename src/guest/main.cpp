@@ -16,7 +16,7 @@
 #include "guest/console.h"
 #include "guest/control_server.h"
 #include "guest/guest.h"
-#include "guest/port_server.h"
+#include "guest/port_sessions.h"
 #include "guest/power.h"
 #include "guest/spawn.h"
 #include "guest/virtio_port.h"
@@ -42,10 +42,12 @@ Awaitable<void> serve_control_port(Guest& guest) {
   }
   guest.boot_ms = boot_milliseconds();
   console_line("control port open");
-  PortServer server(guest.executor, *std::move(port), [&guest](std::shared_ptr<wire::Http2Stream> stream) {
-    return handle_control_request(guest, std::move(stream));
+  PortSessions sessions(guest.executor, *std::move(port), PortPeer::kClient, [&guest](PortSessions::Descriptor near) {
+    return wire::Http2Session::server(std::move(near), [&guest](std::shared_ptr<wire::Http2Stream> stream) {
+      return handle_control_request(guest, std::move(stream));
+    });
   });
-  co_await server.run();
+  co_await sessions.run();
 }
 
 Awaitable<void> load_modules(Guest& guest) {
@@ -66,6 +68,7 @@ Awaitable<void> load_modules(Guest& guest) {
 Awaitable<void> start_services(Guest& guest, bool with_docker) {
   if (!with_docker) guest.docker.disable();
   co_await load_modules(guest);
+  co_await guest.network.set_up();
   if (with_docker) co_await guest.docker.run();
 }
 
@@ -86,6 +89,7 @@ void run(const std::string& command_line) {
   };
   boost::asio::co_spawn(loop, guest.reaper.run([&guest] { guest.cgroups.collect(); }), report_end("reaper"));
   boost::asio::co_spawn(loop, serve_control_port(guest), report_end("control port"));
+  boost::asio::co_spawn(loop, guest.network.serve(), report_end("network port"));
   boost::asio::co_spawn(loop, start_services(guest, with_docker), report_end("services"));
   loop.run();
 }

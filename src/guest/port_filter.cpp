@@ -42,7 +42,7 @@ void PortFilter::begin(const Nonce& nonce) {
   matcher_.reset();
   shadow_.reset();
   seen_once_.reset();
-  remaining_ = kPrefaceSize;
+  remaining_ = peer_ == PortPeer::kClient ? kPrefaceSize : 0;
   header_.clear();
 }
 
@@ -108,8 +108,11 @@ std::optional<Nonce> PortFilter::feed(std::string_view& input, std::string& clea
     if (rejected_.empty() || state_ == State::kScanning) continue;
     if (state_ == State::kLeading) {
       state_ = State::kFrames;
-      clean += rejected_;
-      remaining_ -= std::min(remaining_, rejected_.size());
+      const std::string_view bytes = rejected_;
+      const auto preface = std::min(remaining_, bytes.size());
+      clean += bytes.substr(0, preface);
+      remaining_ -= preface;
+      pass(bytes.substr(preface), clean);
     } else {
       pass(rejected_, clean);
     }

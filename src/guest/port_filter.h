@@ -1,4 +1,5 @@
-// PortFilter: what arrives on the control port, split into sessions (docs/development/protocols.md, Resynchronisation).
+// PortFilter: what arrives on a port that carries HTTP/2, split into sessions (docs/development/protocols.md,
+// Resynchronisation).
 //
 // Before a SYN everything is dropped. After it, SYNs of the same nonce that come before the first byte of HTTP/2 are
 // dropped, and what follows is passed on. A SYN with another nonce starts the next session; it is believed at an HTTP/2
@@ -30,8 +31,12 @@ class SynMatcher {
   std::string held_;
 };
 
+// What the host is on a port: a client begins its session with a preface (RFC 9113, 3.4), a server with a frame.
+enum class PortPeer { kClient, kServer };
+
 class PortFilter {
  public:
+  explicit PortFilter(PortPeer peer = PortPeer::kClient) : peer_(peer) {}
   // Consumes from `input`; appends to `clean` what the current session is to read. Returns early, with the nonce, where
   // a new session begins.
   std::optional<Nonce> feed(std::string_view& input, std::string& clean);
@@ -45,6 +50,7 @@ class PortFilter {
   void pass(std::string_view bytes, std::string& clean);
   std::optional<Nonce> watch_payload(char byte);
 
+  PortPeer peer_;
   State state_ = State::kScanning;
   Nonce nonce_{};
   SynMatcher matcher_;

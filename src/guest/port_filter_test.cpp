@@ -68,6 +68,25 @@ TEST_P(PortFilterTest, ASessionCutOffInAFrameIsLeftByTheSecondSyn) {
   EXPECT_TRUE(outcome.clean.ends_with(kPreface));
 }
 
+TEST(PortFilterTest, AServersSessionBeginsWithAFrame) {
+  const std::string session = frame("") + frame("settings") + frame("\xf5SB");
+  const std::string input = syn('a') + syn('a') + session + syn('b') + session;
+  for (const std::size_t size : {1U, 7U, 4096U}) {
+    PortFilter filter(PortPeer::kServer);
+    std::string clean;
+    std::string nonces;
+    for (std::string_view rest = input; !rest.empty();) {
+      auto piece = rest.substr(0, size);
+      rest.remove_prefix(piece.size());
+      while (!piece.empty()) {
+        if (const auto nonce = filter.feed(piece, clean)) nonces += nonce->front();
+      }
+    }
+    EXPECT_EQ(nonces, "ab") << size;
+    EXPECT_EQ(clean, session + session) << size;
+  }
+}
+
 TEST(PortFilterTest, AResetWaitsForTheNextSyn) {
   PortFilter filter;
   std::string clean;

@@ -1,9 +1,10 @@
-// PortServer: HTTP/2 sessions, one after another, on a virtio port. Between port and session lies a socketpair, so that
-// the session sees nothing but its own bytes: PortFilter cuts the resynchronisation out, and a host side that goes away
-// and comes back ends one session and begins the next. Thread safety: none; the event loop only.
+// PortSessions: HTTP/2 sessions, one after another, on a virtio port. Between port and session lies a socketpair, so
+// that the session sees nothing but its own bytes: PortFilter cuts the resynchronisation out, and a host side that goes
+// away and comes back ends one session and begins the next. Thread safety: none; the event loop only.
 #pragma once
 
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -15,15 +16,18 @@
 
 namespace sbx::guest {
 
-class PortServer {
+class PortSessions {
  public:
-  // `port` is open for reading and writing, non-blocking.
-  PortServer(boost::asio::any_io_executor executor, UniqueFd port, wire::Http2Session::Handler handler);
+  using Descriptor = boost::asio::posix::stream_descriptor;
+  // Makes the session that is to speak on a transport: a server's or a client's.
+  using MakeSession = std::function<std::shared_ptr<wire::Http2Session>(Descriptor)>;
+
+  // `port` is open for reading and writing, non-blocking. `peer` is what the host is.
+  PortSessions(boost::asio::any_io_executor executor, UniqueFd port, PortPeer peer, MakeSession make_session);
   // Runs for ever.
   Awaitable<void> run();
 
  private:
-  using Descriptor = boost::asio::posix::stream_descriptor;
   struct Session {
     Session(boost::asio::any_io_executor executor, int near_end)
         : near(executor, near_end), ended(executor), output_ended(executor) {}
@@ -45,7 +49,7 @@ class PortServer {
   Descriptor port_;
   PortEdge edge_;
   Descriptor edge_descriptor_;
-  wire::Http2Session::Handler handler_;
+  MakeSession make_session_;
   PortFilter filter_;
   std::shared_ptr<Session> session_;
 };

@@ -1,4 +1,4 @@
-#include "guest/port_server.h"
+#include "guest/port_sessions.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -19,14 +19,16 @@ constexpr std::size_t kPiece = 64U << 10U;
 constexpr auto kLookAgain = 1000ms;  // should an edge ever be missed
 }  // namespace
 
-PortServer::PortServer(boost::asio::any_io_executor executor, UniqueFd port, wire::Http2Session::Handler handler)
+PortSessions::PortSessions(boost::asio::any_io_executor executor, UniqueFd port, PortPeer peer,
+                           MakeSession make_session)
     : executor_(executor),
       port_(executor, port.release()),
       edge_(port_.native_handle()),
       edge_descriptor_(executor, ::fcntl(edge_.fd(), F_DUPFD_CLOEXEC, 3)),
-      handler_(std::move(handler)) {}
+      make_session_(std::move(make_session)),
+      filter_(peer) {}
 
-Awaitable<void> PortServer::run() {
+Awaitable<void> PortSessions::run() {
   std::vector<char> buffer(kPiece);
   for (;;) {
     const auto [error, size] = co_await port_.async_read_some(boost::asio::buffer(buffer), kNoThrow);
@@ -40,7 +42,7 @@ Awaitable<void> PortServer::run() {
   }
 }
 
-Awaitable<void> PortServer::take(std::string_view input) {
+Awaitable<void> PortSessions::take(std::string_view input) {
   std::string clean;
   while (!input.empty()) {
     clean.clear();
@@ -54,7 +56,7 @@ Awaitable<void> PortServer::take(std::string_view input) {
   }
 }
 
-Awaitable<void> PortServer::start_session(Nonce nonce) {
+Awaitable<void> PortSessions::start_session(Nonce nonce) {
   if (session_) {
     session_->http->close();
     co_await end_session();
@@ -63,27 +65,27 @@ Awaitable<void> PortServer::start_session(Nonce nonce) {
   filter_.begin(nonce);
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
-    console_line("no socketpair for the control session");
+    console_line("no socketpair for a session");
     co_return;
   }
   auto session = std::make_shared<Session>(executor_, ends[0]);
-  session->http = wire::Http2Session::server(Descriptor(executor_, ends[1]), handler_);
+  session->http = make_session_(Descriptor(executor_, ends[1]));
   session_ = session;
   std::string echo(wire::kResyncEchoMagic);
   echo.append(nonce.data(), nonce.size());
   const bool sent = co_await write_port(echo);
-  if (!sent) console_line("the control port does not take the echo");
+  if (!sent) console_line("a port does not take the echo");
   boost::asio::co_spawn(executor_, drive(session), boost::asio::detached);
   boost::asio::co_spawn(executor_, pump_output(session), boost::asio::detached);
 }
 
-Awaitable<void> PortServer::drive(std::shared_ptr<Session> session) {
+Awaitable<void> PortSessions::drive(std::shared_ptr<Session> session) {
   const auto result = co_await session->http->run();
-  if (!result) console_line("control session: " + result.error().describe());
+  if (!result) console_line("session of a port: " + result.error().describe());
   session->ended.set();
 }
 
-Awaitable<void> PortServer::end_session() {
+Awaitable<void> PortSessions::end_session() {
   filter_.reset();
   const auto session = std::exchange(session_, nullptr);
   if (!session) co_return;
@@ -95,7 +97,7 @@ Awaitable<void> PortServer::end_session() {
   co_await session->output_ended.wait();
 }
 
-Awaitable<bool> PortServer::write_port(std::string_view data) {
+Awaitable<bool> PortSessions::write_port(std::string_view data) {
   while (!data.empty()) {
     const auto [error, size] = co_await port_.async_write_some(boost::asio::buffer(data.data(), data.size()), kNoThrow);
     if (error || size == 0) co_return false;  // 0: the host side is closed
@@ -104,7 +106,7 @@ Awaitable<bool> PortServer::write_port(std::string_view data) {
   co_return true;
 }
 
-Awaitable<void> PortServer::pump_output(std::shared_ptr<Session> session) {
+Awaitable<void> PortSessions::pump_output(std::shared_ptr<Session> session) {
   std::vector<char> buffer(kPiece);
   for (;;) {
     const auto [error, size] = co_await session->near.async_read_some(boost::asio::buffer(buffer), kNoThrow);
@@ -115,7 +117,7 @@ Awaitable<void> PortServer::pump_output(std::shared_ptr<Session> session) {
   session->output_ended.set();
 }
 
-Awaitable<void> PortServer::wait_for_host() {
+Awaitable<void> PortSessions::wait_for_host() {
   for (;;) {
     edge_.consume();
     if (PortEdge::host_is_there(port_.native_handle())) co_return;
