@@ -31,6 +31,7 @@ SBX_HANDLER(diagnose) {
   json checks = json::array();
   const auto& paths = daemon.lifecycle.paths();
   check_program(checks, "Keeper", daemon.programs / "sbx-keeper", "reinstall sbx");
+  check_program(checks, "Keeper worker", daemon.programs / "sbx-keeper-worker", "reinstall sbx");
   check_program(checks, "Guest program", daemon.programs / "sbx-guest", "reinstall sbx");
   check_program(checks, "Jail", "/usr/bin/bwrap", "install bubblewrap");
   const auto qemu = vm::qemu_version();

@@ -4,7 +4,6 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <cctype>
-#include <ctime>
 
 #include "wire/length_prefix.h"
 
@@ -14,15 +13,6 @@ namespace asio = boost::asio;
 using nlohmann::json;
 using wire::Awaitable;
 using wire::StdStream;
-
-std::string rfc3339(std::chrono::system_clock::time_point time) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
 
 void OutputRing::push(std::string frame) {
   bytes_ += frame.size();

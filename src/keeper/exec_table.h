@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "keeper/guest_link.h"
+#include "keeper/rfc3339.h"
 #include "wire/http2_session.h"
 #include "wire/signal.h"
 #include "wire/stdcopy.h"
@@ -88,7 +89,5 @@ class ExecTable {
   std::size_t attached_ = 0;
   std::chrono::system_clock::time_point idle_since_;
 };
-
-std::string rfc3339(std::chrono::system_clock::time_point time);
 
 }  // namespace sbx::keeper

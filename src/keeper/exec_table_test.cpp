@@ -9,7 +9,7 @@
 #include <boost/asio/local/stream_protocol.hpp>
 
 #include "base/file.h"
-#include "vm/virtual_machine.h"
+#include "vm/machine_process.h"
 #include "wire/length_prefix.h"
 #include "wire/resync.h"
 
@@ -23,7 +23,8 @@ using asio::posix::stream_descriptor;
 struct SilentGuest {
   asio::io_context io;
   TemporaryFolder folder = TemporaryFolder::make("sbx-exec-table").value();
-  GuestLink link{io.get_executor(), folder.path()};
+  GuestLink link{io.get_executor(),
+                 [this]() -> wire::Awaitable<Result<UniqueFd>> { co_return vm::connect_port(folder.path(), 0); }};
   ExecTable table{io.get_executor(), link};
   UniqueFd listener = vm::listen_in(folder.path(), "control.sock").value();
   std::shared_ptr<wire::Http2Session> guest, keeper, daemon;

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "vm/jail.h"
-#include "vm/virtual_machine.h"
+#include "vm/machine_process.h"
 
 namespace sbx::keeper {
 
@@ -28,7 +28,8 @@ Command files_server_command(const std::vector<Workspace>& workspaces, const fs:
   return command;
 }
 
-Result<Subprocess> start_files_server(const LaunchSpec& spec, const fs::path& program) {
+Result<Subprocess> start_files_server(const LaunchSpec& spec) {
+  const auto program = SBX_TRY(sibling_program("sbx-files"), "starting sbx-files");
   auto port = SBX_TRY(vm::connect_port(spec.runtime_folder, 2), "connecting to the files port");
   // The server reads and writes with blocking calls.
   const int flags = ::fcntl(port.get(), F_GETFL);

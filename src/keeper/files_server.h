@@ -19,7 +19,7 @@ Command files_server_command(const std::vector<Workspace>& workspaces, const std
                              int port_fd);
 
 // Connects to the files port and starts the server on it. It dies with the calling thread.
-Result<Subprocess> start_files_server(const LaunchSpec& spec, const std::filesystem::path& program);
+Result<Subprocess> start_files_server(const LaunchSpec& spec);
 
 // The program beside our own.
 Result<std::filesystem::path> sibling_program(std::string_view name);

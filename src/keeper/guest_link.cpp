@@ -8,7 +8,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
-#include "vm/virtual_machine.h"
 #include "wire/resync.h"
 
 namespace sbx::keeper {
@@ -19,7 +18,7 @@ using nlohmann::json;
 
 wire::Awaitable<Result<void>> GuestLink::connect(std::chrono::milliseconds deadline) {
   disconnect();
-  SBX_CO_TRY(auto fd, vm::connect_port(runtime_folder_, 0), "connecting to the control port");
+  SBX_CO_TRY(auto fd, co_await connector_(), "connecting to the control port");
   asio::posix::stream_descriptor port(executor_, fd.release());
   SBX_CO_CHECK(co_await wire::resync_as_host(port, deadline), "resynchronising the control port");
   session_ = wire::Http2Session::client(std::move(port));

@@ -6,12 +6,13 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <chrono>
-#include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "wire/http2_session.h"
 
 namespace sbx::keeper {
@@ -20,8 +21,11 @@ class GuestLink {
  public:
   using Duration = std::chrono::steady_clock::duration;
 
-  GuestLink(boost::asio::any_io_executor executor, std::filesystem::path runtime_folder)
-      : executor_(std::move(executor)), runtime_folder_(std::move(runtime_folder)) {}
+  // A new connection to the control port.
+  using Connector = std::function<wire::Awaitable<Result<UniqueFd>>()>;
+
+  GuestLink(boost::asio::any_io_executor executor, Connector connector)
+      : executor_(std::move(executor)), connector_(std::move(connector)) {}
   ~GuestLink() { disconnect(); }
   GuestLink(const GuestLink&) = delete;
   GuestLink& operator=(const GuestLink&) = delete;
@@ -37,7 +41,7 @@ class GuestLink {
 
  private:
   boost::asio::any_io_executor executor_;
-  std::filesystem::path runtime_folder_;
+  Connector connector_;
   std::shared_ptr<wire::Http2Session> session_;
 };
 

@@ -1,8 +1,6 @@
 #include "keeper/keeper.h"
 
-#include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -10,8 +8,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
-#include "base/file.h"
-#include "keeper/files_server.h"
 #include "keeper/machine.h"
 
 namespace sbx::keeper {
@@ -23,62 +19,54 @@ using wire::Awaitable;
 namespace {
 
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
-constexpr int kMaxFilesRestarts = 20;
 
 // Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
 json quiesce_request() { return {{"grace_ms", 500}}; }
+StopMode stop_mode(const std::string& word) {
+  if (word == "memory") return StopMode::kMemory;
+  return word == "kill" ? StopMode::kKill : StopMode::kClean;
+}
 std::string stop_answer(bool kept_memory) { return json{{"kept_memory", kept_memory}}.dump(); }
+
+json pid_or_null(pid_t pid) { return pid > 0 ? json(pid) : json(nullptr); }
 
 Awaitable<void> pause_for(std::chrono::milliseconds time) {
   asio::steady_timer timer(co_await asio::this_coro::executor, time);
   (void)co_await timer.async_wait(kToken);
 }
 
-// Becomes readable when the process behind the pidfd has ended.
-std::unique_ptr<asio::posix::stream_descriptor> watch(asio::io_context& io, int pidfd) {
-  return std::make_unique<asio::posix::stream_descriptor>(io, ::fcntl(pidfd, F_DUPFD_CLOEXEC, 3));
-}
-
 }  // namespace
 
-Keeper::Keeper(asio::io_context& io, LaunchSpec spec)
+Keeper::Keeper(asio::io_context& io, WorkerSpec spec, SupervisorClient& supervisor, UniqueFd listener)
     : io_(io),
       spec_(std::move(spec)),
-      guest_(io.get_executor(), spec_.runtime_folder),
+      supervisor_(supervisor),
+      guest_(io.get_executor(), [&supervisor] { return supervisor.ask(Request::kConnectControl); }),
       execs_(io.get_executor(), guest_),
-      acceptor_(io) {}
+      acceptor_(io, asio::local::stream_protocol(), listener.release()) {}
 
-Awaitable<void> Keeper::run(std::function<void(Result<std::int64_t>)> ready) {
-  const auto began = std::chrono::steady_clock::now();
-  auto started = co_await start();
+Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
+  auto started = co_await start(std::move(qmp), std::move(state));
   if (!started) {
     spdlog::error("the sandbox did not start: {}", started.error().describe());
-    machine_.reset();
-    leave("failed", started.error().describe(), false);
-    ready(std::unexpected(std::move(started.error())));
+    supervisor_.tell(Request::kFailed, 1 + static_cast<int>(started.error().code), started.error().describe());
     io_.stop();
     co_return;
   }
   state_ = State::kRunning;
-  ready(std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - began).count());
+  supervisor_.tell(Request::kReady);
   asio::co_spawn(io_, watch_machine(), asio::detached);
   asio::co_spawn(io_, watch_guest(), asio::detached);
   if (!spec_.workspaces.empty()) asio::co_spawn(io_, watch_files_server(), asio::detached);
   co_await accept();
 }
 
-Awaitable<Result<void>> Keeper::start() {
-  const auto socket_path = spec_.runtime_folder / "keeper.sock";
-  SBX_CO_TRY(auto listener, vm::listen_in(spec_.runtime_folder, "keeper.sock"), "listening on keeper.sock");
-  acceptor_.assign(asio::local::stream_protocol(), listener.release());
-  const bool cold = spec_.mode == LaunchMode::kBoot;
-  SBX_CO_TRY(machine_, co_await start_machine(spec_), "starting the virtual machine");
-  if (!spec_.workspaces.empty()) {
-    SBX_CO_TRY(auto program, sibling_program("sbx-files"), "starting the file server");
-    SBX_CO_TRY(files_, start_files_server(spec_, program), "starting the file server");
-  }
-  const bool boots = cold || spec_.mode == LaunchMode::kBoot;
-  co_return co_await greet_guest(boots ? std::chrono::seconds(180) : std::chrono::seconds(30));
+Awaitable<Result<void>> Keeper::start(UniqueFd qmp, UniqueFd state) {
+  SBX_CO_TRY(machine_, co_await start_machine(spec_, std::move(qmp), std::move(state), supervisor_),
+             "starting the virtual machine");
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kGuestRuns), "starting the servers of the guest's ports");
+  co_return co_await greet_guest(spec_.mode == LaunchMode::kBoot ? std::chrono::seconds(180)
+                                                                 : std::chrono::seconds(30));
 }
 
 Awaitable<Result<void>> Keeper::greet_guest(std::chrono::milliseconds deadline) {
@@ -99,40 +87,24 @@ Awaitable<Result<void>> Keeper::mount_workspaces() {
 }
 
 Awaitable<void> Keeper::watch_machine() {
-  machine_watch_ = watch(io_, machine_->pidfd());
-  (void)co_await machine_watch_->async_wait(asio::posix::stream_descriptor::wait_read, kToken);
+  while (!supervisor_.machine_end()) co_await supervisor_.changed().wait();
   if (state_ == State::kStopping) co_return;
-  auto exit = co_await machine_->exited();
-  const bool orderly = exit && exit->success();
-  const std::string how = exit ? exit->describe() : exit.error().message;
-  spdlog::info("QEMU ended by itself: {}", how);
+  state_ = State::kStopping;
   execs_.guest_lost("the virtual machine has ended");
-  leave(orderly ? "guest_powered_off" : "qemu_exited", "QEMU ended with " + how, false);
   co_await pause_for(std::chrono::milliseconds(50));  // lets the last frames reach attached clients
-  io_.stop();
+  leave("");
 }
 
 Awaitable<void> Keeper::watch_files_server() {
+  int mounted = 0;
   while (state_ == State::kRunning) {
-    files_watch_ = watch(io_, files_.pidfd());
-    (void)co_await files_watch_->async_wait(asio::posix::stream_descriptor::wait_read, kToken);
-    if (state_ != State::kRunning) co_return;
-    auto exit = files_.wait();
-    spdlog::warn("sbx-files ended ({}), starting it again", exit ? exit->describe() : exit.error().message);
-    if (++files_restarts_ > kMaxFilesRestarts) {
-      spdlog::error("sbx-files ends again and again; the workspaces stay away until the sandbox is restarted");
-      co_return;
+    if (supervisor_.files_replaced() == mounted) {
+      co_await supervisor_.changed().wait();
+      continue;
     }
-    auto program = sibling_program("sbx-files");
-    if (!program) co_return;
-    auto server = start_files_server(spec_, *program);
-    if (!server) {
-      spdlog::error("sbx-files cannot be started: {}", server.error().describe());
-      co_return;
-    }
-    files_ = std::move(*server);
-    auto mounted = co_await mount_workspaces();
-    if (!mounted) spdlog::error("the workspaces cannot be mounted again: {}", mounted.error().describe());
+    mounted = supervisor_.files_replaced();
+    auto again = co_await mount_workspaces();
+    if (!again) spdlog::error("the workspaces cannot be mounted again: {}", again.error().describe());
   }
 }
 
@@ -178,10 +150,9 @@ Awaitable<void> Keeper::handle(std::shared_ptr<wire::Http2Stream> stream, std::w
 Awaitable<json> Keeper::status() {
   json document;
   document["sandbox_id"] = spec_.sandbox_id;
-  document["pid"] = ::getpid();
-  auto qemu = machine_ ? machine_->qemu_pid() : fail(ErrorCode::kNotFound, "");
-  document["qemu_pid"] = qemu ? json(*qemu) : json(nullptr);
-  document["files_pid"] = files_.running() ? json(files_.pid()) : json(nullptr);
+  document["pid"] = spec_.supervisor_pid;
+  document["qemu_pid"] = pid_or_null(supervisor_.qemu_pid());
+  document["files_pid"] = pid_or_null(supervisor_.files_pid());
   document["state"] = state_ == State::kStarting ? "starting" : state_ == State::kRunning ? "running" : "stopping";
   document["accelerator"] = vm::to_string(spec_.accelerator);
   document["sessions"] = execs_.attached();
@@ -203,37 +174,33 @@ Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
   }
   state_ = State::kStopping;
   spdlog::info("stopping ({})", mode);
+  supervisor_.tell(Request::kStopping, static_cast<int>(stop_mode(mode)));
   auto kept = co_await stop_machine(mode);
   execs_.guest_lost("the sandbox was stopped");
-  const bool kept_memory = kept.value_or(false);
-  leave(mode == "kill" ? "killed" : "stopped", kept ? "" : kept.error().describe(), kept_memory);
-  co_await wire::send_json(*stream, 200, stop_answer(kept_memory));
+  co_await wire::send_json(*stream, 200, stop_answer(kept.value_or(false)));
   co_await pause_for(std::chrono::milliseconds(20));
-  io_.stop();
+  leave(kept ? "" : kept.error().describe());
 }
 
 Awaitable<Result<bool>> Keeper::stop_machine(std::string mode) {
   if (mode == "kill") {
-    machine_.reset();
+    SBX_CO_CHECK(co_await supervisor_.ask(Request::kEndMachine), "ending QEMU");
     co_return false;
   }
   if (mode == "memory") {
     Result<json> step = co_await guest_.call("POST", "/quiesce", quiesce_request(), std::chrono::seconds(2));
     if (step) step = co_await guest_.call("POST", "/unmount", json::object(), std::chrono::seconds(2));
-    if (step) step = co_await guest_.call("POST", "/drop-caches", json::object(), std::chrono::seconds(10));
+    if (step) step = co_await guest_.call("POST", "/drop-caches", json::object(), std::chrono::seconds(40));
     if (step) step = co_await guest_.call("POST", "/freeze", json::object(), std::chrono::seconds(5));
     if (step) {
       guest_.disconnect();
-      auto saved = co_await stop_with_memory(spec_, *machine_);
-      machine_.reset();
+      auto saved = co_await stop_with_memory(*machine_, supervisor_);
       if (!saved) spdlog::warn("no memory image was kept: {}", saved.error().describe());
       co_return saved.has_value();
     }
     spdlog::warn("no memory image: {}", step.error().describe());
   }
-  auto clean = co_await stop_clean();
-  machine_.reset();
-  if (!clean) co_return std::unexpected(std::move(clean.error()));
+  SBX_CO_CHECK(co_await stop_clean(), "shutting down");
   co_return false;
 }
 
@@ -243,26 +210,24 @@ Awaitable<Result<void>> Keeper::stop_clean() {
   auto asked = co_await guest_.call("POST", "/shutdown", json::object(), std::chrono::seconds(20));
   if (!asked) spdlog::warn("the guest did not take the shutdown: {}", asked.error().describe());
   asio::steady_timer deadline(io_, asked ? std::chrono::seconds(20) : std::chrono::seconds(2));
-  auto ended = watch(io_, machine_->pidfd());
+  bool late = false;
   deadline.async_wait([&](auto error) {
-    if (!error) ended->cancel();
+    if (error) return;
+    late = true;
+    supervisor_.changed().notify();
   });
-  auto [error] = co_await ended->async_wait(asio::posix::stream_descriptor::wait_read, kToken);
+  while (!supervisor_.machine_end() && !late) co_await supervisor_.changed().wait();
   deadline.cancel();
-  if (!error) co_return Result<void>{};
-  SBX_CO_CHECK(co_await machine_->quit(), "ending QEMU");
+  co_await pause_for(std::chrono::milliseconds(0));  // an expiry that is queued already must not outlive `late`
+  if (supervisor_.machine_end()) co_return Result<void>{};
+  co_await machine_->quit();
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kEndMachine), "ending QEMU");
   co_return fail(ErrorCode::kTimeout, "the guest did not shut down in time and was ended");
 }
 
-void Keeper::leave(std::string reason, std::string message, bool kept_memory) {
-  json record;
-  record["reason"] = std::move(reason);
-  record["message"] = std::move(message);
-  record["kept_memory"] = kept_memory;
-  record["at"] = rfc3339(std::chrono::system_clock::now());
-  auto written = write_file_atomically(spec_.runtime_folder / "exit.json",
-                                       record.dump(-1, ' ', false, json::error_handler_t::replace));
-  if (!written) spdlog::error("exit.json: {}", written.error().describe());
+void Keeper::leave(const std::string& message) {
+  supervisor_.tell(Request::kLeave, 0, message);
+  io_.stop();
 }
 
 }  // namespace sbx::keeper

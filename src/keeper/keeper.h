@@ -1,34 +1,34 @@
-// Keeper: one running sandbox: its VM, its file server, its commands, and the socket that sbxd speaks to.
+// Keeper: one running sandbox, as the worker knows it: QMP, the guest's control port, its commands, and the socket that
+// sbxd speaks to. Runs in the worker's jail; for everything that needs rights it asks its supervisor.
 // One executor; create it, co_spawn run() once, and run the io_context until it stops.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <functional>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "keeper/exec_table.h"
 #include "keeper/guest_link.h"
-#include "keeper/launch_spec.h"
-#include "vm/virtual_machine.h"
+#include "keeper/supervisor_client.h"
+#include "keeper/worker_spec.h"
+#include "vm/machine_control.h"
 
 namespace sbx::keeper {
 
 class Keeper {
  public:
-  Keeper(boost::asio::io_context& io, LaunchSpec spec);
+  // `listener`: keeper.sock.
+  Keeper(boost::asio::io_context& io, WorkerSpec spec, SupervisorClient& supervisor, UniqueFd listener);
 
-  // Starts the sandbox, reports readiness through `ready` (an Error if it failed), serves until the sandbox has ended.
-  // Leaves exit.json. Stops the io_context.
-  wire::Awaitable<void> run(std::function<void(Result<std::int64_t>)> ready);
+  // Starts the sandbox (see start_machine), tells the supervisor how that went, serves until the sandbox has ended.
+  // Stops the io_context.
+  wire::Awaitable<void> run(UniqueFd qmp, UniqueFd state);
 
  private:
   enum class State { kStarting, kRunning, kStopping };
 
-  wire::Awaitable<Result<void>> start();
+  wire::Awaitable<Result<void>> start(UniqueFd qmp, UniqueFd state);
   wire::Awaitable<Result<void>> greet_guest(std::chrono::milliseconds deadline);
   wire::Awaitable<Result<void>> mount_workspaces();
   wire::Awaitable<void> watch_machine();
@@ -40,19 +40,16 @@ class Keeper {
   wire::Awaitable<Result<bool>> stop_machine(std::string mode);
   wire::Awaitable<Result<void>> stop_clean();
   wire::Awaitable<nlohmann::json> status();
-  void leave(std::string reason, std::string message, bool kept_memory);
+  void leave(const std::string& message);
 
   boost::asio::io_context& io_;
-  LaunchSpec spec_;
+  WorkerSpec spec_;
+  SupervisorClient& supervisor_;
   GuestLink guest_;
   ExecTable execs_;
   State state_ = State::kStarting;
-  std::unique_ptr<vm::VirtualMachine> machine_;
-  Subprocess files_;
-  std::unique_ptr<boost::asio::posix::stream_descriptor> files_watch_;
-  std::unique_ptr<boost::asio::posix::stream_descriptor> machine_watch_;
+  std::unique_ptr<vm::MachineControl> machine_;
   boost::asio::local::stream_protocol::acceptor acceptor_;
-  int files_restarts_ = 0;
 };
 
 }  // namespace sbx::keeper

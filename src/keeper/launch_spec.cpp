@@ -26,14 +26,7 @@ LaunchSpec read_members(const json& document) {
   spec.cpus = document.at("cpus").get<int>();
   spec.memory_mib = document.at("memory_mib").get<int>();
   spec.identity = document.value("identity", json::object());
-  for (const auto& entry : document.value("workspaces", json::array())) {
-    Workspace workspace;
-    workspace.index = entry.at("index").get<int>();
-    workspace.path = entry.at("path").get<std::string>();
-    workspace.readonly = entry.value("readonly", false);
-    workspace.file = entry.value("file", false);
-    spec.workspaces.push_back(std::move(workspace));
-  }
+  spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }
 
@@ -52,6 +45,19 @@ Result<LaunchSpec> parse_launch_spec(std::string_view text) {
   } catch (const json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the launch spec is malformed: ") + error.what());
   }
+}
+
+std::vector<Workspace> workspaces_from(const json& list) {
+  std::vector<Workspace> workspaces;
+  for (const auto& entry : list) {
+    Workspace workspace;
+    workspace.index = entry.at("index").get<int>();
+    workspace.path = entry.at("path").get<std::string>();
+    workspace.readonly = entry.value("readonly", false);
+    workspace.file = entry.value("file", false);
+    workspaces.push_back(std::move(workspace));
+  }
+  return workspaces;
 }
 
 json workspaces_json(const std::vector<Workspace>& workspaces) {

@@ -46,5 +46,7 @@ struct LaunchSpec {
 // kInvalid names the member that is missing or wrong.
 Result<LaunchSpec> parse_launch_spec(std::string_view text);
 nlohmann::json workspaces_json(const std::vector<Workspace>& workspaces);
+// The list in such a document; throws json::exception.
+std::vector<Workspace> workspaces_from(const nlohmann::json& list);
 
 }  // namespace sbx::keeper

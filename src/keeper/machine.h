@@ -1,26 +1,27 @@
-// How a keeper's virtual machine comes up and goes down: clone, resume, cold boot; memory image, clean shutdown.
-//
-// Thread: that of the executor. The order of the steps is what keeps a disk from ever meeting an older memory:
-//   stop:  image to a temporary file, fsync, QEMU gone, disk fsynced, rename, folder fsynced.
-//   start: image loaded, unlinked, folder fsynced, and only then the guest runs.
+// How a keeper's virtual machine comes up and goes down, as the worker drives it; the files and the processes behind
+// each step are the supervisor's, which also keeps the order that never lets a disk meet an older memory
+// (machine_files.h). Thread: that of the executor.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "base/result.h"
-#include "keeper/guest_link.h"
-#include "keeper/launch_spec.h"
-#include "vm/virtual_machine.h"
+#include "base/unique_fd.h"
+#include "keeper/supervisor_client.h"
+#include "keeper/worker_spec.h"
+#include "vm/machine_control.h"
 
 namespace sbx::keeper {
 
-// Starts the machine of `spec` by its mode and lets it run. A resume that fails deletes the image and boots from the
-// clean disk instead. The guest is not spoken to.
-wire::Awaitable<Result<std::unique_ptr<vm::VirtualMachine>>> start_machine(LaunchSpec& spec);
+// Brings up the machine behind `qmp` by spec.mode, from `state`, and lets it run. A resume that fails boots from the
+// clean disk instead, and says so in spec.mode. The guest is not spoken to.
+wire::Awaitable<Result<std::unique_ptr<vm::MachineControl>>> start_machine(WorkerSpec& spec, UniqueFd qmp,
+                                                                           UniqueFd state,
+                                                                           SupervisorClient& supervisor);
 
 // Guest quiesced, unmounted and frozen by the caller. Ends the machine whether it succeeds or not; with an error there
 // is no image, and the next start boots from the disk.
-wire::Awaitable<Result<void>> stop_with_memory(const LaunchSpec& spec, vm::VirtualMachine& machine);
+wire::Awaitable<Result<void>> stop_with_memory(vm::MachineControl& machine, SupervisorClient& supervisor);
 
 }  // namespace sbx::keeper

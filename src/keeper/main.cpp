@@ -1,34 +1,20 @@
 // sbx-keeper --spec-fd N: runs one sandbox, or builds one template (docs/development/protocols.md, "Keeper launch").
+// What it runs is the keeper's supervisor; the worker is a program of its own (worker_main.cpp).
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
 #include <charconv>
 #include <cstring>
 #include <iostream>
 
 #include "base/file.h"
-#include "keeper/keeper.h"
-#include "keeper/template_builder.h"
+#include "keeper/supervisor.h"
 
 namespace {
 
 using sbx::Result;
-
-void report(const nlohmann::json& line) {
-  (void)sbx::write_all(STDOUT_FILENO, line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-  // The reader has its one line; what holds stdout open now would keep it waiting.
-  ::close(STDOUT_FILENO);
-}
-
-void report_result(const Result<std::int64_t>& result) {
-  if (result) return report({{"ready", true}, {"ms", *result}});
-  report({{"error", {{"code", sbx::to_string(result.error().code)}, {"message", result.error().describe()}}}});
-}
 
 Result<sbx::keeper::LaunchSpec> read_spec(int argc, char** argv) {
   int fd = -1;
@@ -50,31 +36,9 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("keeper"));
   auto spec = read_spec(argc, argv);
   if (!spec) {
-    report_result(std::unexpected(spec.error()));
+    sbx::keeper::report_line({{"error", {{"code", "invalid"}, {"message", spec.error().describe()}}}});
     std::cerr << spec.error().describe() << "\n";
     return 2;
   }
-  boost::asio::io_context io(1);
-  bool failed = false;
-  if (spec->mode == sbx::keeper::LaunchMode::kTemplate) {
-    boost::asio::co_spawn(
-        io,
-        [&]() -> boost::asio::awaitable<void> {
-          auto built = co_await sbx::keeper::build_template(*spec);
-          failed = !built;
-          report_result(built);
-          io.stop();
-        },
-        boost::asio::detached);
-    io.run();
-    return failed ? 1 : 0;
-  }
-  sbx::keeper::Keeper keeper(io, std::move(*spec));
-  boost::asio::co_spawn(io, keeper.run([&](const Result<std::int64_t>& result) {
-    failed = !result;
-    report_result(result);
-  }),
-                        boost::asio::detached);
-  io.run();
-  return failed ? 1 : 0;
+  return sbx::keeper::Supervisor(std::move(*spec)).run();
 }

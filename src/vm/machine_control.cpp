@@ -1,6 +1,6 @@
 #include "vm/machine_control.h"
 
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -35,10 +35,9 @@ Awaitable<Result<void>> MachineControl::set_migration(bool ignore_shared) {
 // Hands `fd` to QEMU and returns the address it has there. A file goes by a descriptor set from QEMU 9 on ("fd:" for
 // files is deprecated since); pipes, and everything before, by name.
 Awaitable<Result<std::string>> MachineControl::hand_over(int fd) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) co_return fail_errno("looking at a state file", errno);
+  const bool pipe = ::lseek(fd, 0, SEEK_CUR) < 0 && errno == ESPIPE;
   json arguments = json::object();
-  if (S_ISREG(status.st_mode) && qemu_major_ >= 9) {
+  if (!pipe && qemu_major_ >= 9) {
     arguments["fdset-id"] = kStateFdset;
     SBX_CO_TRY(const json ignored, co_await qmp_.execute("add-fd", std::move(arguments), fd), "passing a file to QEMU");
     (void)ignored;
