@@ -18,7 +18,8 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
       paths_(std::move(paths)),
       store_(database),
       pool_(4),
-      artifacts_(paths_, std::move(programs), loop.get_executor(), pool_) {}
+      artifacts_(paths_, std::move(programs), loop.get_executor(), pool_),
+      secrets_(loop, paths_.home) {}
 
 Lifecycle::~Lifecycle() { pool_.stop(); }
 
@@ -108,6 +109,7 @@ Awaitable<Result<void>> Lifecycle::erase(store::Sandbox row) {
     return {};
   };
   SBX_CO_CHECK(co_await run_blocking(pool_, std::move(work)), "removing the sandbox's files");
+  SBX_CO_CHECK(co_await secrets_.forget_sandbox(row.id), "removing the sandbox's secrets");
   SBX_CO_CHECK(store_.remove(row.id), "removing the sandbox's row");
   locks_.erase(row.id);
   co_return Result<void>{};

@@ -18,6 +18,7 @@
 #include "sandbox/create_request.h"
 #include "sandbox/keeper_client.h"
 #include "sandbox/keeper_process.h"
+#include "sandbox/secrets.h"
 #include "store/paths.h"
 #include "store/sandbox_store.h"
 
@@ -70,6 +71,7 @@ class Lifecycle {
   Result<std::shared_ptr<KeeperClient>> keeper_of(const std::string& name);
 
   Artifacts& artifacts() { return artifacts_; }
+  Secrets& secrets() { return secrets_; }
   const store::Paths& paths() const { return paths_; }
   boost::asio::thread_pool& pool() { return pool_; }
 
@@ -107,6 +109,7 @@ class Lifecycle {
   store::SandboxStore store_;
   boost::asio::thread_pool pool_;
   Artifacts artifacts_;
+  Secrets secrets_;
   std::map<std::string, std::shared_ptr<Live>> live_;         // by id
   std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;  // by id
 };

@@ -1,0 +1,85 @@
+#include "sandbox/secrets.h"
+
+#include <cstdlib>
+
+namespace sbx::sandbox {
+
+namespace asio = boost::asio;
+using secret::Book;
+
+namespace {
+
+constexpr auto kFreshnessCheck = std::chrono::seconds(20);
+
+std::string preferred_store() {
+  const char* value = std::getenv("SBX_SECRET_STORE");
+  return value != nullptr ? value : "";
+}
+
+}  // namespace
+
+Secrets::Secrets(asio::io_context& loop, const std::filesystem::path& home)
+    : loop_(loop), book_(secret::vault_folders(home), preferred_store()), thread_(1) {}
+
+Secrets::~Secrets() {
+  thread_.stop();
+  thread_.join();
+}
+
+Awaitable<Result<secret::Credentials>> Secrets::credentials(std::string sandbox_id) {
+  co_return co_await run_blocking(thread_, [this, sandbox_id] { return book_.credentials(sandbox_id); });
+}
+
+Awaitable<Result<std::vector<std::string>>> Secrets::environment(std::string sandbox_id) {
+  co_return co_await run_blocking(thread_, [this, sandbox_id] { return book_.environment(sandbox_id); });
+}
+
+Awaitable<Result<secret::Summary>> Secrets::set(secret::Record record, Book::SetOptions options,
+                                                std::string scope_name) {
+  auto work = [this, options, scope_name, record = std::move(record)]() mutable {
+    return book_.set(std::move(record), options, scope_name);
+  };
+  co_return co_await run_blocking(thread_, std::move(work));
+}
+
+Awaitable<Result<std::vector<secret::Summary>>> Secrets::list(Book::Filter filter) {
+  co_return co_await run_blocking(thread_, [this, filter] { return book_.list(filter); });
+}
+
+Awaitable<Result<std::vector<secret::Summary>>> Secrets::remove(Book::Filter filter) {
+  co_return co_await run_blocking(thread_, [this, filter] { return book_.remove(filter); });
+}
+
+Awaitable<Result<void>> Secrets::forget_sandbox(std::string sandbox_id) {
+  Book::Filter filter;
+  filter.scope = std::move(sandbox_id);
+  auto work = [this, filter]() -> Result<void> {
+    if (!book_.in_use()) return {};
+    SBX_TRY(book_.remove(filter), "removing the sandbox's secrets");
+    return {};
+  };
+  co_return co_await run_blocking(thread_, std::move(work));
+}
+
+Awaitable<Result<Book::Store>> Secrets::store() {
+  co_return co_await run_blocking(thread_, [this] { return book_.store(); });
+}
+
+Awaitable<std::vector<std::string>> Secrets::apply(std::string scope) {
+  if (!apply_) co_return std::vector<std::string>();
+  co_return co_await apply_(std::move(scope));
+}
+
+Awaitable<void> Secrets::keep_fresh(std::function<bool()> in_use) {
+  asio::steady_timer timer(loop_);
+  for (;;) {
+    timer.expires_after(kFreshnessCheck);
+    co_await timer.async_wait(asio::use_awaitable);
+    if (!in_use()) continue;
+    const auto changed = co_await run_blocking(thread_, [this] { return book_.refresh(); });
+    if (!changed) continue;
+    for (const auto& scope : *changed) (void)co_await apply(scope);
+  }
+}
+
+}  // namespace sbx::sandbox
