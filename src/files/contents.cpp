@@ -1,6 +1,7 @@
 // Operations on the contents of regular files.
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -15,56 +16,78 @@ namespace {
 constexpr std::uint64_t kMaxOffset = INT64_MAX;
 // Of one COPY_FILE_RANGE: the guest asks again for the rest, and others get their turn.
 constexpr std::uint64_t kMaxCopy = 64U << 20U;
+// Up to here handing it to another thread costs more than it may save.
+constexpr std::size_t kSmallWrite = 64U << 10U;
 
 // The only flags of the guest's open(2) that reach the host. O_APPEND is dealt with at each write.
 int host_flags(std::uint32_t guest) { return static_cast<int>(guest & (O_ACCMODE | O_TRUNC)) | O_NONBLOCK; }
 
 bool valid_access_mode(std::uint32_t flags) { return (flags & O_ACCMODE) != O_ACCMODE; }
 
-bool changes(std::uint32_t flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0; }
-
-}  // namespace
-
-Outcome<std::uint64_t> Dispatcher::open_handle(Node& node, HandleKind kind, UniqueFd fd) {
-  const auto handle = handles_.add(node.id, kind, std::move(fd));
-  if (handle) nodes_.add_handle(node);
-  return handle;
+// Fills `into` from `offset` on; fewer bytes only at the end of the file: the guest takes a short read for that, and
+// remembers. -1 and errno on failure.
+ssize_t read_fully(int fd, char* into, std::size_t size, std::uint64_t offset) {
+  std::size_t filled = 0;
+  while (filled < size) {
+    const ssize_t got = ::pread(fd, into + filled, size - filled, static_cast<off_t>(offset + filled));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -1;
+    if (got == 0) break;
+    filled += static_cast<std::size_t>(got);
+  }
+  return static_cast<ssize_t>(filled);
 }
 
-int Dispatcher::release(const Request& request, HandleKind kind) {
-  fuse_release_in in{};
-  Body(request.body).take(in);
-  Handle* handle = handles_.find(in.fh, request.header.nodeid, kind);
-  if (handle == nullptr) return EBADF;
-  handles_.remove(*handle);
-  if (Node* node = nodes_.find(request.header.nodeid)) nodes_.drop_handle(*node);
+// Whether the host had all of it in memory; then it is in `into`, `size` shortened at the end of the file.
+bool read_at_hand(int fd, char* into, std::uint32_t& size, std::uint64_t offset) {
+  const iovec piece{into, size};
+  const ssize_t got = ::preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  if (got < 0) return false;
+  if (static_cast<std::uint32_t>(got) < size) {
+    struct stat status {};
+    if (::fstat(fd, &status) != 0 ||
+        offset + static_cast<std::uint64_t>(got) < static_cast<std::uint64_t>(status.st_size)) {
+      return false;
+    }
+  }
+  size = static_cast<std::uint32_t>(got);
+  return true;
+}
+
+int write_fully(int fd, std::string_view data, std::uint64_t offset, bool append, Reply& reply) {
+  std::size_t done = 0;
+  while (done < data.size()) {
+    const iovec piece{const_cast<char*>(data.data()) + done, data.size() - done};
+    const ssize_t wrote = ::pwritev2(fd, &piece, 1, static_cast<off_t>(offset + done), append ? RWF_APPEND : 0);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0 && done == 0) return errno;
+    if (wrote <= 0) break;  // what was written counts; the guest meets the error when it goes on
+    done += static_cast<std::size_t>(wrote);
+  }
+  reply.add(fuse_write_out{static_cast<std::uint32_t>(done), 0});
   return 0;
 }
 
-int Dispatcher::sync(const Request& request, HandleKind kind) {
-  fuse_fsync_in in{};
-  Body(request.body).take(in);
-  Handle* handle = handles_.find(in.fh, request.header.nodeid, kind);
-  if (handle == nullptr) return EBADF;
-  if (!handle->fd.valid()) return 0;
-  const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
-  return (data_only ? ::fdatasync(handle->fd.get()) : ::fsync(handle->fd.get())) == 0 ? 0 : errno;
+}  // namespace
+
+Outcome<SharedFd> Dispatcher::contents_of(NodeId id, std::uint64_t handle, Access access) {
+  if (handle != 0) {
+    // The right to write was that of open(2): the mode may have changed since.
+    const Handle* open = handles_.find(handle, id);
+    if (open == nullptr) return std::unexpected(EBADF);
+    return open->fd;
+  }
+  const auto node = target(id, access == Access::kWrite ? Intent::kChange : Intent::kLook);
+  if (!node) return std::unexpected(node.error());
+  // Whatever is no regular file may block or act on being opened.
+  if (!node->node->is_file()) return std::unexpected(node->node->is_folder() ? EISDIR : ENXIO);
+  return access == Access::kWrite ? files_.for_writing(id, node->get()) : files_.for_reading(id, node->get());
 }
 
-int Dispatcher::op_open(const Request& request, Reply& reply) {
-  fuse_open_in in{};
-  Body(request.body).take(in);
-  if (!valid_access_mode(in.flags)) return EINVAL;
-  const auto node = target(request.header.nodeid, changes(in.flags) ? Intent::kChange : Intent::kLook);
-  if (!node) return node.error();
-  if (node->node->is_folder()) return EISDIR;
-  if (!node->node->is_file()) return S_ISLNK(node->node->type) ? ELOOP : ENXIO;
-  if (handles_.full()) return ENFILE;
-  auto fd = reopen(node->get(), host_flags(in.flags));
-  if (!fd) return fd.error();
-  const auto handle = open_handle(*node->node, HandleKind::kFile, std::move(*fd));
-  if (!handle) return handle.error();
-  reply.add(fuse_open_out{*handle, 0, 0});
+int Dispatcher::perform(Work work, Reply& reply) {
+  if (later_ == nullptr) return work(reply);
+  later_->emplace().unique = unique_;
+  (*later_)->work = std::move(work);
   return 0;
 }
 
@@ -79,6 +102,7 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
   if (handles_.full()) return ENFILE;
+  coherence_.cover(*parent->node);
 
   auto fd = create_child(parent->get(), name, static_cast<int>(in.flags), in.mode);
   UniqueFd path_fd;
@@ -94,22 +118,25 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   } else {
     return fd.error();
   }
-  const auto status = status_of(path_fd.get());
+  auto status = status_of(path_fd.get());
   if (!status) return status.error();
   if (!fd) {
     if (!S_ISREG(status->stx_mode)) return S_ISDIR(status->stx_mode) ? EISDIR : ENXIO;
     fd = reopen(path_fd.get(), host_flags(in.flags));
     if (!fd) return fd.error();
+    status = status_of(path_fd.get());  // it may have been truncated
+    if (!status) return status.error();
   }
   const auto node = nodes_.adopt(*parent->node, name, std::move(path_fd), *status);
   if (!node) return node.error();
-  const auto handle = open_handle(**node, HandleKind::kFile, std::move(*fd));
+  const auto handle = handles_.add((*node)->id, std::move(*fd));
   if (!handle) {
     nodes_.forget((*node)->id, 1);
     return handle.error();
   }
-  add_entry(reply, **node, *status);
-  reply.add(fuse_open_out{*handle, 0, 0});
+  nodes_.add_handle(**node);
+  add_entry(reply, parent->node, **node, *status);
+  reply.add(fuse_open_out{*handle, FOPEN_KEEP_CACHE, 0});
   return 0;
 }
 
@@ -117,21 +144,22 @@ int Dispatcher::op_read(const Request& request, Reply& reply) {
   fuse_read_in in{};
   Body(request.body).take(in);
   if (in.size > kMaxWrite || in.offset > kMaxOffset) return EINVAL;
-  const Handle* handle = handles_.find(in.fh, request.header.nodeid, HandleKind::kFile);
-  if (handle == nullptr) return EBADF;
-  // Short only at the end of the file: the guest takes a short read for that, and remembers.
-  char* into = reply.extend(in.size);
-  std::size_t filled = 0;
-  while (filled < in.size) {
-    const ssize_t got =
-        ::pread(handle->fd.get(), into + filled, in.size - filled, static_cast<off_t>(in.offset + filled));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno;
-    if (got == 0) break;
-    filled += static_cast<std::size_t>(got);
+  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  if (!fd) return fd.error();
+  std::uint32_t size = in.size;
+  if (read_at_hand((*fd)->get(), reply.extend(in.size), size, in.offset)) {
+    reply.shrink(size);
+    return 0;
   }
-  reply.shrink(filled);
-  return 0;
+  reply.shrink(0);
+  return perform(
+      [fd = *fd, in](Reply& filled) {
+        const ssize_t got = read_fully(fd->get(), filled.extend(in.size), in.size, in.offset);
+        if (got < 0) return errno;
+        filled.shrink(static_cast<std::size_t>(got));
+        return 0;
+      },
+      reply);
 }
 
 int Dispatcher::op_write(const Request& request, Reply& reply) {
@@ -140,30 +168,41 @@ int Dispatcher::op_write(const Request& request, Reply& reply) {
   body.take(in);
   const auto data = body.rest();
   if (in.size > kMaxWrite || in.size != data.size() || in.offset > kMaxOffset - in.size) return EINVAL;
-  const Handle* handle = handles_.find(in.fh, request.header.nodeid, HandleKind::kFile);
-  if (handle == nullptr) return EBADF;
+  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  if (!fd) return fd.error();
   // Appending is done by the host's kernel, which knows where the end is now. Pages of a mapping (WRITE_CACHE) have
   // their place, whatever the handle that the guest's kernel sends them by.
   const bool append = (in.flags & O_APPEND) != 0 && (in.write_flags & FUSE_WRITE_CACHE) == 0;
-  std::size_t done = 0;
-  while (done < data.size()) {
-    const iovec piece{const_cast<char*>(data.data()) + done, data.size() - done};
-    const ssize_t wrote =
-        ::pwritev2(handle->fd.get(), &piece, 1, static_cast<off_t>(in.offset + done), append ? RWF_APPEND : 0);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0 && done == 0) return errno;
-    if (wrote <= 0) break;  // what was written counts; the guest meets the error when it goes on
-    done += static_cast<std::size_t>(wrote);
-  }
-  reply.add(fuse_write_out{static_cast<std::uint32_t>(done), 0});
+  if (data.size() <= kSmallWrite) return write_fully((*fd)->get(), data, in.offset, append, reply);
+  return perform([fd = *fd, data, offset = in.offset,
+                  append](Reply& filled) { return write_fully(fd->get(), data, offset, append, filled); },
+                 reply);
+}
+
+int Dispatcher::op_release(const Request& request, Reply&) {
+  fuse_release_in in{};
+  Body(request.body).take(in);
+  Handle* handle = handles_.find(in.fh, request.header.nodeid);
+  if (handle == nullptr) return EBADF;
+  handles_.remove(*handle);
+  if (Node* node = nodes_.find(request.header.nodeid)) nodes_.drop_handle(*node);
   return 0;
 }
 
-int Dispatcher::op_release(const Request& request, Reply&) { return release(request, HandleKind::kFile); }
+int Dispatcher::op_fsync(const Request& request, Reply& reply) {
+  fuse_fsync_in in{};
+  Body(request.body).take(in);
+  auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  // A file that may be written and not read.
+  if (!fd && fd.error() == EACCES) fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  if (!fd) return fd.error();
+  const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
+  return perform([fd = *fd, data_only](
+                     Reply&) { return (data_only ? ::fdatasync(fd->get()) : ::fsync(fd->get())) == 0 ? 0 : errno; },
+                 reply);
+}
 
-int Dispatcher::op_fsync(const Request& request, Reply&) { return sync(request, HandleKind::kFile); }
-
-int Dispatcher::op_fallocate(const Request& request, Reply&) {
+int Dispatcher::op_fallocate(const Request& request, Reply& reply) {
   fuse_fallocate_in in{};
   Body(request.body).take(in);
   constexpr std::uint32_t kHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -172,11 +211,15 @@ int Dispatcher::op_fallocate(const Request& request, Reply&) {
                      in.mode == (kZero | FALLOC_FL_KEEP_SIZE);
   if (!known) return EOPNOTSUPP;
   if (in.length == 0 || in.offset > kMaxOffset || in.length > kMaxOffset - in.offset) return EINVAL;
-  const Handle* handle = handles_.find(in.fh, request.header.nodeid, HandleKind::kFile);
-  if (handle == nullptr) return EBADF;
-  const int status = ::fallocate(handle->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset),
-                                 static_cast<off_t>(in.length));
-  return status == 0 ? 0 : errno;
+  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  if (!fd) return fd.error();
+  return perform(
+      [fd = *fd, in](Reply&) {
+        const int status = ::fallocate(fd->get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset),
+                                       static_cast<off_t>(in.length));
+        return status == 0 ? 0 : errno;
+      },
+      reply);
 }
 
 int Dispatcher::op_lseek(const Request& request, Reply& reply) {
@@ -184,9 +227,9 @@ int Dispatcher::op_lseek(const Request& request, Reply& reply) {
   Body(request.body).take(in);
   if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) return EINVAL;
   if (in.offset > kMaxOffset) return ENXIO;
-  const Handle* handle = handles_.find(in.fh, request.header.nodeid, HandleKind::kFile);
-  if (handle == nullptr) return EBADF;
-  const off_t at = ::lseek(handle->fd.get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
+  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  if (!fd) return fd.error();
+  const off_t at = ::lseek((*fd)->get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
   if (at < 0) return errno;
   reply.add(fuse_lseek_out{static_cast<std::uint64_t>(at)});
   return 0;
@@ -196,16 +239,21 @@ int Dispatcher::op_copy_file_range(const Request& request, Reply& reply) {
   fuse_copy_file_range_in in{};
   Body(request.body).take(in);
   if (in.flags != 0 || in.off_in > kMaxOffset || in.off_out > kMaxOffset) return EINVAL;
-  const Handle* from = handles_.find(in.fh_in, request.header.nodeid, HandleKind::kFile);
-  const Handle* to = handles_.find(in.fh_out, in.nodeid_out, HandleKind::kFile);
-  if (from == nullptr || to == nullptr) return EBADF;
-  auto offset_in = static_cast<off_t>(in.off_in);
-  auto offset_out = static_cast<off_t>(in.off_out);
-  const ssize_t copied = ::copy_file_range(from->fd.get(), &offset_in, to->fd.get(), &offset_out,
-                                           static_cast<std::size_t>(std::min(in.len, kMaxCopy)), 0);
-  if (copied < 0) return errno == EXDEV ? EOPNOTSUPP : errno;
-  reply.add(fuse_write_out{static_cast<std::uint32_t>(copied), 0});
-  return 0;
+  const auto from = contents_of(request.header.nodeid, in.fh_in, Access::kRead);
+  if (!from) return from.error();
+  const auto to = contents_of(in.nodeid_out, in.fh_out, Access::kWrite);
+  if (!to) return to.error();
+  return perform(
+      [from = *from, to = *to, in](Reply& filled) {
+        auto offset_in = static_cast<off_t>(in.off_in);
+        auto offset_out = static_cast<off_t>(in.off_out);
+        const ssize_t copied = ::copy_file_range(from->get(), &offset_in, to->get(), &offset_out,
+                                                 static_cast<std::size_t>(std::min(in.len, kMaxCopy)), 0);
+        if (copied < 0) return errno == EXDEV ? EOPNOTSUPP : errno;
+        filled.add(fuse_write_out{static_cast<std::uint32_t>(copied), 0});
+        return 0;
+      },
+      reply);
 }
 
 }  // namespace sbx::files

@@ -10,16 +10,22 @@ namespace {
 constexpr std::size_t kOldInit = 16;
 constexpr std::uint32_t kOldestMinor = 31;
 // No writeback cache: the host writes these files too, and the guest's copy must not win. No remote locks. The host's
-// kernel clears setuid bits on writes, so the guest need not ask for capabilities before each (HANDLE_KILLPRIV_V2).
-constexpr std::uint32_t kWanted = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA |
-                                  FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_HANDLE_KILLPRIV_V2;
+// kernel clears setuid bits on writes, so the guest need not ask for capabilities before each (HANDLE_KILLPRIV_V2). Not
+// ATOMIC_O_TRUNC, since the truncation would be OPEN's. AUTO_INVAL_DATA beside our own invalidations: a file that no
+// watch covers is compared by its time of modification at each read.
+constexpr std::uint32_t kWanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_AUTO_INVAL_DATA | FUSE_PARALLEL_DIROPS |
+                                  FUSE_MAX_PAGES | FUSE_HANDLE_KILLPRIV_V2 | FUSE_DO_READDIRPLUS |
+                                  FUSE_READDIRPLUS_AUTO | FUSE_NO_OPEN_SUPPORT | FUSE_NO_OPENDIR_SUPPORT |
+                                  FUSE_CACHE_SYMLINKS;
 constexpr std::uint32_t kPage = 4096;
+// The first whose kernel (Linux 6.18) keeps a name that it takes for missing although it is told otherwise.
+constexpr std::uint32_t kKeepsMissingNames = 45;
 
 }  // namespace
 
 const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
   using D = Dispatcher;
-  // Not here, hence ENOSYS: ACCESS and FLUSH (nothing to do, and the guest then stops asking), READDIRPLUS, locks,
+  // Not here, hence ENOSYS: OPEN, OPENDIR, ACCESS and FLUSH (nothing to do, and the guest then stops asking), locks,
   // IOCTL, POLL, BMAP, SYNCFS, TMPFILE, DAX mappings.
   static const auto rows = [] {
     std::array<Row, FUSE_TMPFILE + 1> table{};
@@ -46,7 +52,6 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
     table[FUSE_GETXATTR] = {&D::op_getxattr, sizeof(fuse_getxattr_in) + 2};
     table[FUSE_LISTXATTR] = {&D::op_listxattr, sizeof(fuse_getxattr_in)};
     table[FUSE_REMOVEXATTR] = {&D::op_removexattr, 2};
-    table[FUSE_OPEN] = {&D::op_open, sizeof(fuse_open_in)};
     table[FUSE_CREATE] = {&D::op_create, sizeof(fuse_create_in) + 2};
     table[FUSE_READ] = {&D::op_read, sizeof(fuse_read_in)};
     table[FUSE_WRITE] = {&D::op_write, sizeof(fuse_write_in)};
@@ -55,19 +60,41 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
     table[FUSE_FALLOCATE] = {&D::op_fallocate, sizeof(fuse_fallocate_in)};
     table[FUSE_LSEEK] = {&D::op_lseek, sizeof(fuse_lseek_in)};
     table[FUSE_COPY_FILE_RANGE] = {&D::op_copy_file_range, sizeof(fuse_copy_file_range_in)};
-    table[FUSE_OPENDIR] = {&D::op_opendir, sizeof(fuse_open_in)};
     table[FUSE_READDIR] = {&D::op_readdir, sizeof(fuse_read_in)};
-    table[FUSE_RELEASEDIR] = {&D::op_releasedir, sizeof(fuse_release_in)};
+    table[FUSE_READDIRPLUS] = {&D::op_readdirplus, sizeof(fuse_read_in)};
     table[FUSE_FSYNCDIR] = {&D::op_fsyncdir, sizeof(fuse_fsync_in)};
     return table;
   }();
   return opcode < rows.size() && rows[opcode].operation != nullptr ? &rows[opcode] : nullptr;
 }
 
-Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits)
-    : limits_(limits), nodes_(std::move(workspaces), limits.nodes), handles_(limits.handles) {}
+Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch)
+    : limits_(limits),
+      nodes_(std::move(workspaces), limits.nodes),
+      handles_(limits.handles),
+      files_(limits.open_files),
+      coherence_(nodes_, std::move(watch), {.lifetime = limits.cache, .watches = limits.watches},
+                 [this](const Node& node) { files_.forget(node.id); }) {
+  nodes_.observe(
+      [this](Node& node) {
+        files_.forget(node.id);
+        listings_.forget(node.id);
+        coherence_.forgotten(node);
+      },
+      [this](Node& folder, const std::string& name) { coherence_.left(folder, name); });
+}
 
-Result<std::string_view> Dispatcher::handle(std::string_view message) {
+std::size_t Dispatcher::notifications(std::string& messages) {
+  coherence_.drain();
+  return ready_ ? coherence_.flush(messages) : 0;
+}
+
+bool Dispatcher::sweep() {
+  files_.sweep(OpenFiles::Clock::now());
+  return files_.has_writers();
+}
+
+Result<std::string_view> Dispatcher::handle(std::string_view message, std::optional<Job>* later) {
   Request request{};
   if (message.size() < sizeof(request.header) || message.size() > kMaxMessage) {
     return fail(ErrorCode::kInvalid, "FUSE message of " + std::to_string(message.size()) + " bytes");
@@ -79,6 +106,8 @@ Result<std::string_view> Dispatcher::handle(std::string_view message) {
   request.body = message.substr(sizeof(request.header));
   const auto* row = row_of(request.header.opcode);
   reply_.clear();
+  later_ = later;
+  unique_ = request.header.unique;
   int error = 0;
   if (row == nullptr) {
     error = ENOSYS;
@@ -90,6 +119,7 @@ Result<std::string_view> Dispatcher::handle(std::string_view message) {
     error = (this->*row->operation)(request, reply_);
   }
   if (row != nullptr && !row->answered) return std::string_view();
+  if (later != nullptr && later->has_value()) return std::string_view();
   return reply_.finish(request.header.unique, error);
 }
 
@@ -97,6 +127,7 @@ Outcome<Dispatcher::Target> Dispatcher::target(NodeId id, Intent intent) {
   if (id == kSyntheticRoot) return std::unexpected(intent == Intent::kChange ? EROFS : EPERM);
   Node* node = nodes_.find(id);
   if (node == nullptr) return std::unexpected(ESTALE);
+  node->met = true;
   if (intent == Intent::kChange && nodes_.workspace_of(*node).readonly) return std::unexpected(EROFS);
   auto fd = nodes_.descriptor(*node);
   if (!fd) return std::unexpected(fd.error());
@@ -129,6 +160,7 @@ int Dispatcher::op_init(const Request& request, Reply& reply) {
   out.time_gran = 1;
   out.max_pages = kMaxWrite / kPage;
   reply.add(out);
+  coherence_.allow_missing(in[0] == FUSE_KERNEL_VERSION && in[1] < kKeepsMissingNames);
   ready_ = true;
   return 0;
 }
@@ -136,6 +168,9 @@ int Dispatcher::op_init(const Request& request, Reply& reply) {
 int Dispatcher::op_destroy(const Request&, Reply&) {
   handles_.reset();
   nodes_.reset();
+  files_.reset();
+  listings_.reset();
+  coherence_.reset();
   ready_ = false;
   return 0;
 }

@@ -2,6 +2,10 @@
 // trusted: each opcode has a row in a table that says how long its body must be, every node, handle, name and size is
 // checked before it is used, and what the guest can make the server hold is bounded by Limits.
 //
+// The guest opens, flushes and closes without a word (ENOSYS to OPEN, OPENDIR and FLUSH, which holds for the
+// connection): reads and writes name the node alone, and a write that the host refuses shows at write(2) rather than at
+// open(2).
+//
 // Node 1 is a synthetic read-only folder whose entries are the workspaces, named by index. Links and renames across
 // workspaces are EXDEV. Locks, polls and ioctls stay in the guest's kernel (ENOSYS here).
 //
@@ -9,14 +13,18 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "files/attributes.h"
+#include "files/coherence.h"
 #include "files/handle_table.h"
+#include "files/job.h"
 #include "files/message.h"
 #include "files/node_table.h"
+#include "files/open_files.h"
 #include "files/workspace.h"
 
 namespace sbx::files {
@@ -26,18 +34,33 @@ class Dispatcher {
   struct Limits {
     std::size_t handles = 4096;
     NodeTable::Limits nodes;
-    // How long the guest may believe names and attributes without asking. 0: a change on the host is seen at once.
+    // How long the guest may believe names and attributes without asking, where changes on the host are watched for.
+    // 0: never.
     std::chrono::milliseconds cache{0};
+    std::size_t open_files = 512;
+    std::size_t watches = 1U << 16U;
   };
 
-  Dispatcher(std::vector<Workspace> workspaces, Limits limits);
+  // Without `watch` the guest caches nothing.
+  Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch = {});
 
   // `message` is one whole request, its length field included. The reply is valid until the next call and empty for
   // requests that have none. A malformed request is answered with an errno; an Error means that the framing itself is
   // broken and that the session must end.
-  Result<std::string_view> handle(std::string_view message);
+  // With `later`, work on a file's contents that may take a while is not done: the reply is empty, and `later` holds
+  // a job that makes it (and refers to `message`).
+  Result<std::string_view> handle(std::string_view message, std::optional<Job>* later = nullptr);
+
+  // What has changed on the host since the last call, as notifications for the guest, appended to `messages`; returns
+  // how many.
+  std::size_t notifications(std::string& messages);
+  // The descriptor that is readable when something may have changed; -1 if nothing is watched.
+  int watch_fd() const { return coherence_.fd(); }
+  // To be called every OpenFiles::kWriterLife or so while it returns true.
+  bool sweep();
 
   std::size_t open_handles() const { return handles_.size(); }
+  std::size_t watches() const { return coherence_.watches(); }
   const NodeTable& nodes() const { return nodes_; }
 
  private:
@@ -62,19 +85,27 @@ class Dispatcher {
   // The same, and ENOTDIR for what is no folder.
   Outcome<Target> folder(NodeId id, Intent intent);
 
-  void add_entry(Reply& reply, const Node& node, const struct statx& status);
-  void add_attributes(Reply& reply, const fuse_attr& attr);
+  // `folder`: null for the synthetic root.
+  void add_entry(Reply& reply, Node* folder, Node& node, const struct statx& status);
+  void add_attributes(Reply& reply, std::chrono::milliseconds lifetime, const fuse_attr& attr);
+  // Looks at `name` in the folder, makes its node and counts a look-up; `status` is then what the guest is told.
+  Outcome<Node*> adopt_child(const Target& parent, const std::string& name, struct statx& status);
   int reply_with_entry(const Target& parent, const std::string& name, Reply& reply);
+  int reply_with_missing(Node& parent, const std::string& name, Reply& reply);
   int lookup_workspace(std::string_view name, Reply& reply);
   fuse_attr synthetic_attributes() const;
-  Outcome<std::uint64_t> open_handle(Node& node, HandleKind kind, UniqueFd fd);
-  int release(const Request& request, HandleKind kind);
-  int sync(const Request& request, HandleKind kind);
+  enum class Access { kRead, kWrite };
+  // The descriptor for a request on a file's contents: that of its handle, or one of the node's.
+  Outcome<SharedFd> contents_of(NodeId id, std::uint64_t handle, Access access);
+  using Work = std::move_only_function<int(Reply&)>;
+  // Does the work, or leaves it for later.
+  int perform(Work work, Reply& reply);
   int rename_entry(const Request& request, NodeId new_parent, std::uint32_t flags, Body body);
   int change_mode(const Target& node, const struct statx& now, std::uint32_t mode);
   int change_size(const Request& request, const fuse_setattr_in& in, const Target& node);
   static int change_times(const fuse_setattr_in& in, const Target& node);
-  int read_synthetic_root(const fuse_read_in& in, Reply& reply);
+  int read_synthetic_root(const fuse_read_in& in, bool with_attributes, Reply& reply);
+  int list(const Request& request, bool with_attributes, Reply& reply);
   Outcome<Target> xattr_target(NodeId id, std::string_view name, Intent intent);
 
   // session (dispatcher.cpp)
@@ -104,7 +135,6 @@ class Dispatcher {
   int op_listxattr(const Request&, Reply&);
   int op_removexattr(const Request&, Reply&);
   // contents (contents.cpp)
-  int op_open(const Request&, Reply&);
   int op_create(const Request&, Reply&);
   int op_read(const Request&, Reply&);
   int op_write(const Request&, Reply&);
@@ -114,17 +144,21 @@ class Dispatcher {
   int op_lseek(const Request&, Reply&);
   int op_copy_file_range(const Request&, Reply&);
   // folders (folders.cpp)
-  int op_opendir(const Request&, Reply&);
   int op_readdir(const Request&, Reply&);
-  int op_releasedir(const Request&, Reply&);
+  int op_readdirplus(const Request&, Reply&);
   int op_fsyncdir(const Request&, Reply&);
 
   Limits limits_;
   NodeTable nodes_;
   HandleTable handles_;
+  OpenFiles files_;
+  OpenFolders listings_{64};
+  Coherence coherence_;
   Attributes attributes_;
   Reply reply_;
-  bool ready_ = false;  // INIT has been agreed on
+  std::optional<Job>* later_ = nullptr;
+  std::uint64_t unique_ = 0;  // of the request that is being handled
+  bool ready_ = false;        // INIT has been agreed on
 };
 
 }  // namespace sbx::files

@@ -25,16 +25,18 @@ TEST(Dispatcher, AgreesOnLargeMessagesAndNeitherWritebackNorRemoteLocks) {
   EXPECT_EQ(out.major, 7U);
   EXPECT_EQ(out.max_write, kMaxWrite);
   EXPECT_EQ(out.max_pages * 4096U, kMaxWrite);
-  EXPECT_EQ(out.flags & (FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_EXPORT_SUPPORT), 0U);
+  EXPECT_EQ(client.ask(FUSE_OPEN, client.ws0(), bytes_of(fuse_open_in{})).error, ENOSYS);
+  EXPECT_EQ(client.ask(FUSE_OPENDIR, client.ws0(), bytes_of(fuse_open_in{})).error, ENOSYS);
+  EXPECT_EQ(out.flags & (FUSE_WRITEBACK_CACHE | FUSE_ATOMIC_O_TRUNC | FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS |
+                         FUSE_EXPORT_SUPPORT),
+            0U);
 }
 
 TEST(Dispatcher, TheRootListsTheWorkspaces) {
   FuseClient client;
-  const auto handle = client.opendir(FUSE_ROOT_ID).as<fuse_open_out>().fh;
   std::uint64_t next = 0;
-  EXPECT_EQ(names_in(client.read(FUSE_ROOT_ID, handle, 0, 4096, FUSE_READDIR), next),
-            (std::vector<std::string>{".", "..", "0", "1"}));
-  EXPECT_TRUE(client.read(FUSE_ROOT_ID, handle, next, 4096, FUSE_READDIR).payload.empty());
+  EXPECT_EQ(names_in(client.list(FUSE_ROOT_ID), next), (std::vector<std::string>{".", "..", "0", "1"}));
+  EXPECT_TRUE(client.list(FUSE_ROOT_ID, next).payload.empty());
   EXPECT_EQ(client.lookup(FUSE_ROOT_ID, "2").error, ENOENT);
   EXPECT_EQ(client.lookup(FUSE_ROOT_ID, "00").error, ENOENT);
   EXPECT_EQ(client.mkdir(FUSE_ROOT_ID, "2").error, EROFS);
@@ -76,11 +78,10 @@ TEST(Dispatcher, ListsALargeFolderInPiecesWithoutLossOrRepetition) {
     expected.insert("entry" + std::to_string(i));
     ASSERT_TRUE(write_file_atomically(client.host("entry" + std::to_string(i)), ""));
   }
-  const auto handle = client.opendir(client.ws0()).as<fuse_open_out>().fh;
   std::multiset<std::string> seen;
   std::uint64_t next = 0;
   while (true) {
-    const auto listing = client.read(client.ws0(), handle, next, 1000, FUSE_READDIR);
+    const auto listing = client.list(client.ws0(), next, 1000);
     ASSERT_EQ(listing.error, 0);
     ASSERT_LE(listing.payload.size(), 1000U);
     if (listing.payload.empty()) break;

@@ -52,15 +52,16 @@ class FuseClient {
  public:
   // Workspaces "0" (read-write) and "1" (read-only), under folder() / "ws0" and "ws1"; folder() / "outside" is not
   // served.
-  explicit FuseClient(Dispatcher::Limits limits = {}) : folder_(*TemporaryFolder::make("sbx-files-test")) {
+  explicit FuseClient(Dispatcher::Limits limits = {}, std::uint32_t minor = FUSE_KERNEL_MINOR_VERSION)
+      : folder_(*TemporaryFolder::make("sbx-files-test")) {
     for (const auto* name : {"ws0", "ws1", "outside"}) std::filesystem::create_directory(folder_.path() / name);
     std::vector<Workspace> workspaces;
     workspaces.push_back(*open_workspace({0, (folder_.path() / "ws0").string(), false}));
     workspaces.push_back(*open_workspace({1, (folder_.path() / "ws1").string(), true}));
-    dispatcher_.emplace(std::move(workspaces), limits);
+    dispatcher_.emplace(std::move(workspaces), limits, *HostWatch::make());
     fuse_init_in init{};
     init.major = FUSE_KERNEL_VERSION;
-    init.minor = FUSE_KERNEL_MINOR_VERSION;
+    init.minor = minor;
     init.max_readahead = 1U << 20U;
     init.flags = ~0U;
     init_ = ask(FUSE_INIT, 0, bytes_of(init));
@@ -102,8 +103,18 @@ class FuseClient {
   Answer mknod(NodeId parent, std::string_view name, std::uint32_t mode) {
     return ask(FUSE_MKNOD, parent, bytes_of(fuse_mknod_in{mode, 0x101, 0, 0}) + name_of(name));
   }
-  Answer open(NodeId node, std::uint32_t flags) { return ask(FUSE_OPEN, node, bytes_of(fuse_open_in{flags, 0})); }
-  Answer opendir(NodeId node) { return ask(FUSE_OPENDIR, node, bytes_of(fuse_open_in{})); }
+  // What is left of open(2) on this side: whether the file can be truncated, written or read by its node.
+  Answer open(NodeId node, std::uint32_t flags) {
+    if ((flags & O_TRUNC) != 0) {
+      fuse_setattr_in in{};
+      in.valid = FATTR_SIZE;
+      return setattr(node, in);
+    }
+    return (flags & O_ACCMODE) == O_RDONLY ? read(node, 0, 0, 1) : write(node, 0, 0, "");
+  }
+  Answer list(NodeId node, std::uint64_t offset = 0, std::uint32_t size = 4096) {
+    return read(node, 0, offset, size, FUSE_READDIR);
+  }
   Answer write(NodeId node, std::uint64_t handle, std::uint64_t offset, std::string_view data,
                std::uint32_t flags = 0) {
     fuse_write_in in{};

@@ -7,7 +7,7 @@ namespace {
 std::uint32_t slot_of(std::uint64_t id) { return static_cast<std::uint32_t>(id & 0xffffffffU); }
 }  // namespace
 
-Outcome<std::uint64_t> HandleTable::add(NodeId node, HandleKind kind, UniqueFd fd) {
+Outcome<std::uint64_t> HandleTable::add(NodeId node, UniqueFd fd) {
   if (full()) return std::unexpected(ENFILE);
   if (free_.empty()) {
     free_.push_back(static_cast<std::uint32_t>(handles_.size()));
@@ -16,18 +16,16 @@ Outcome<std::uint64_t> HandleTable::add(NodeId node, HandleKind kind, UniqueFd f
   Handle& handle = handles_[free_.back()];
   free_.pop_back();
   handle.node = node;
-  handle.kind = kind;
-  handle.fd = std::move(fd);
-  handle.position = -1;
+  handle.fd = std::make_shared<const UniqueFd>(std::move(fd));
   handle.used = true;
   return handle.id;
 }
 
-Handle* HandleTable::find(std::uint64_t id, NodeId node, HandleKind kind) {
+Handle* HandleTable::find(std::uint64_t id, NodeId node) {
   const auto slot = slot_of(id);
   if (slot >= handles_.size()) return nullptr;
   Handle& handle = handles_[slot];
-  return handle.used && handle.id == id && handle.node == node && handle.kind == kind ? &handle : nullptr;
+  return handle.used && handle.id == id && handle.node == node ? &handle : nullptr;
 }
 
 void HandleTable::remove(Handle& handle) {

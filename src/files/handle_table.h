@@ -1,25 +1,21 @@
-// Files and folders that the guest has open, by handle: a slot and its generation, as with node ids.
-// Thread safety: none.
+// Files that the guest has created and not closed yet, by handle: a slot and its generation, as with node ids. All
+// other files are used by their node id alone (see OpenFiles). Thread safety: none.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <vector>
 
-#include "base/unique_fd.h"
+#include "files/confined.h"
 #include "files/message.h"
 #include "files/node_table.h"
 
 namespace sbx::files {
 
-enum class HandleKind { kFile, kFolder };
-
 struct Handle {
-  std::uint64_t id = 0;
+  std::uint64_t id = 0;  // never 0
   NodeId node = 0;
-  HandleKind kind = HandleKind::kFile;
-  UniqueFd fd;                 // invalid for the synthetic root
-  std::int64_t position = -1;  // of a folder's fd, if known
+  SharedFd fd;
   bool used = false;
 };
 
@@ -29,9 +25,9 @@ class HandleTable {
 
   bool full() const { return free_.empty() && handles_.size() >= limit_; }
   // ENFILE beyond the limit.
-  Outcome<std::uint64_t> add(NodeId node, HandleKind kind, UniqueFd fd);
-  // Null unless the handle is open, of this kind and of this node.
-  Handle* find(std::uint64_t id, NodeId node, HandleKind kind);
+  Outcome<std::uint64_t> add(NodeId node, UniqueFd fd);
+  // Null unless the handle is open and of this node.
+  Handle* find(std::uint64_t id, NodeId node);
   void remove(Handle& handle);
   void reset();
   std::size_t size() const { return handles_.size() - free_.size(); }

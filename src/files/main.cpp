@@ -1,6 +1,7 @@
 // sbx-files: serves workspaces to a sandbox over its files port.
 //
-//   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] ...  [--cache-ms N] [--resync-ms N]
+//   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] ...  [--control-fd N] [--cache-ms N]
+//             [--resync-ms N]
 //
 // --port-fd is a connected socket, --port-socket the path of one that listens. The process is meant to be started in a
 // jail that holds the workspaces' mounts (nosuid, nodev, read-only where :ro) and /proc. It exits with 0 when the port
@@ -33,8 +34,10 @@ namespace {
 
 struct Options {
   int port_fd = -1;
+  int control_fd = -1;  // see serve()
   std::string port_socket;
   std::vector<WorkspaceSpec> workspaces;
+  // As long as a change on the host that makes no event (a store through a mapping) may stay unseen.
   int cache_ms = 0;
   int resync_ms = 60'000;
 };
@@ -49,7 +52,8 @@ Result<int> parse_number(const char* name, std::string_view text) {
 }
 
 Result<Options> parse_options(int argc, char** argv) {
-  static const std::array<option, 6> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
+  static const std::array<option, 7> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
+                                               {"control-fd", required_argument, nullptr, 'b'},
                                                {"port-socket", required_argument, nullptr, 's'},
                                                {"workspace", required_argument, nullptr, 'w'},
                                                {"cache-ms", required_argument, nullptr, 'c'},
@@ -59,6 +63,8 @@ Result<Options> parse_options(int argc, char** argv) {
   for (int letter = 0; (letter = ::getopt_long(argc, argv, "", kOptions.data(), nullptr)) != -1;) {
     if (letter == 'f') {
       options.port_fd = SBX_TRY(parse_number("port-fd", optarg), "reading the command line");
+    } else if (letter == 'b') {
+      options.control_fd = SBX_TRY(parse_number("control-fd", optarg), "reading the command line");
     } else if (letter == 's') {
       options.port_socket = optarg;
     } else if (letter == 'w') {
@@ -102,11 +108,12 @@ Dispatcher::Limits raise_limits() {
   ::getrlimit(RLIMIT_NOFILE, &limit);
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 1U << 17U);
   ::setrlimit(RLIMIT_NOFILE, &limit);
-  const std::size_t usable = limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur / 2, 64);
+  const std::size_t usable = limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur / 2, 128);
   Dispatcher::Limits limits;
-  limits.handles = std::min<std::size_t>(4096, usable / 4);
-  // An open file keeps its node's descriptor too.
-  limits.nodes.descriptors = usable - 2 * limits.handles;
+  limits.handles = std::min<std::size_t>(4096, usable / 8);
+  limits.open_files = std::min<std::size_t>(512, usable / 16);
+  // A handle keeps its node's descriptor too; an open file may have one to read and one to write.
+  limits.nodes.descriptors = usable - 2 * limits.handles - 2 * limits.open_files;
   return limits;
 }
 
@@ -119,8 +126,6 @@ Result<UniqueFd> resynchronise(UniqueFd port, std::chrono::milliseconds deadline
   context.run();
   UniqueFd fd(stream.release());
   SBX_CHECK(std::move(result), "resynchronising the files port");
-  const int flags = ::fcntl(fd.get(), F_GETFL);
-  if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) return fail_errno("fcntl", errno);
   return fd;
 }
 
@@ -132,10 +137,15 @@ Result<void> run(int argc, char** argv) {
   std::vector<Workspace> workspaces;
   for (const auto& spec : options.workspaces) workspaces.push_back(SBX_TRY(open_workspace(spec), "starting"));
   auto port = SBX_TRY(connect_port(options), "starting");
+  auto watch = HostWatch::make();
+  if (!watch) std::fprintf(stderr, "sbx-files: nothing is cached: %s\n", watch.error().describe().c_str());
+  UniqueFd control(options.control_fd);
+  if (control.valid()) ::fcntl(control.get(), F_SETFD, FD_CLOEXEC);
   SBX_CHECK(lock_down(workspaces), "starting");
   port = SBX_TRY(resynchronise(std::move(port), std::chrono::milliseconds(options.resync_ms)), "starting");
-  Dispatcher dispatcher(std::move(workspaces), limits);
-  return serve(port.get(), dispatcher);
+  Dispatcher dispatcher(std::move(workspaces), limits,
+                        watch ? std::optional<HostWatch>(*std::move(watch)) : std::nullopt);
+  return serve(port.get(), dispatcher, control.get());
 }
 
 }  // namespace

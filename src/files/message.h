@@ -78,6 +78,11 @@ class Reply {
   }
   void shrink(std::size_t payload) { bytes_.resize(sizeof(fuse_out_header) + payload); }
   std::size_t payload() const { return bytes_.size() - sizeof(fuse_out_header); }
+  // The finished message, in a buffer of its own.
+  std::string take(std::uint64_t unique, int error_number) && {
+    finish(unique, error_number);
+    return std::move(bytes_);
+  }
   // The finished message; valid until the next clear().
   std::string_view finish(std::uint64_t unique, int error_number) {
     if (error_number != 0) shrink(0);

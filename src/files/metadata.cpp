@@ -13,10 +13,10 @@
 
 namespace sbx::files {
 
-void Dispatcher::add_attributes(Reply& reply, const fuse_attr& attr) {
+void Dispatcher::add_attributes(Reply& reply, std::chrono::milliseconds lifetime, const fuse_attr& attr) {
   fuse_attr_out out{};
-  out.attr_valid = static_cast<std::uint64_t>(limits_.cache.count() / 1000);
-  out.attr_valid_nsec = static_cast<std::uint32_t>(limits_.cache.count() % 1000 * 1'000'000);
+  out.attr_valid = static_cast<std::uint64_t>(lifetime.count() / 1000);
+  out.attr_valid_nsec = static_cast<std::uint32_t>(lifetime.count() % 1000 * 1'000'000);
   out.attr = attr;
   reply.add(out);
 }
@@ -32,14 +32,15 @@ fuse_attr Dispatcher::synthetic_attributes() const {
 
 int Dispatcher::op_getattr(const Request& request, Reply& reply) {
   if (request.header.nodeid == kSyntheticRoot) {
-    add_attributes(reply, synthetic_attributes());
+    add_attributes(reply, limits_.cache, synthetic_attributes());
     return 0;
   }
   const auto node = target(request.header.nodeid, Intent::kLook);
   if (!node) return node.error();
+  coherence_.cover(*node->node);
   const auto status = status_of(node->get());
   if (!status) return status.error();
-  add_attributes(reply, attributes_.of(*status));
+  add_attributes(reply, coherence_.attribute_lifetime(*node->node, *status), attributes_.of(*status));
   return 0;
 }
 
@@ -64,7 +65,7 @@ int Dispatcher::op_setattr(const Request& request, Reply& reply) {
   }
   const auto after = status_of(node->get());
   if (!after) return after.error();
-  add_attributes(reply, attributes_.of(*after));
+  add_attributes(reply, coherence_.attribute_lifetime(*node->node, *after), attributes_.of(*after));
   return 0;
 }
 
@@ -82,10 +83,9 @@ int Dispatcher::change_size(const Request& request, const fuse_setattr_in& in, c
   if (in.size > INT64_MAX) return EFBIG;
   const auto size = static_cast<off_t>(in.size);
   if ((in.valid & FATTR_FH) != 0) {
-    // The right to write was that of open(2): the mode may have changed since.
-    Handle* handle = handles_.find(in.fh, request.header.nodeid, HandleKind::kFile);
-    if (handle == nullptr) return EBADF;
-    return ::ftruncate(handle->fd.get(), size) == 0 ? 0 : errno;
+    const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+    if (!fd) return fd.error();
+    return ::ftruncate((*fd)->get(), size) == 0 ? 0 : errno;
   }
   return ::truncate(descriptor_path(node.get()).c_str(), size) == 0 ? 0 : errno;
 }

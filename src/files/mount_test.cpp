@@ -8,7 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,8 +25,27 @@
 namespace sbx::files {
 namespace {
 
-// Pumps whole messages between /dev/fuse and a stream, as sbx-guest does. Ends when either side does.
-void relay(int fuse, int stream) {
+// Pumps whole messages between /dev/fuse and a stream, as sbx-guest does: notifications by a thread of its own, since
+// one may wait for a page whose reply is behind it. Ends when either side does.
+void relay(int fuse, int stream, std::atomic<std::uint64_t>& notified) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::string> waiting;
+  bool ended = false;
+  std::thread notifications([&] {
+    std::unique_lock lock(mutex);
+    while (true) {
+      changed.wait(lock, [&] { return ended || !waiting.empty(); });
+      if (waiting.empty()) return;
+      const std::string message = std::move(waiting.front());
+      waiting.pop_front();
+      lock.unlock();
+      [[maybe_unused]] const ssize_t ignored = ::write(fuse, message.data(), message.size());
+      ++notified;
+      notified.notify_all();
+      lock.lock();
+    }
+  });
   std::thread requests([=] {
     std::vector<char> message(kMaxMessage);
     while (true) {
@@ -40,13 +63,26 @@ void relay(int fuse, int stream) {
   while (read_exactly(message.data(), sizeof(header))) {
     std::memcpy(&header, message.data(), sizeof(header));
     if (!read_exactly(message.data() + sizeof(header), header.len - sizeof(header))) break;
+    if (header.unique == 0) {
+      const std::lock_guard lock(mutex);
+      waiting.emplace_back(message.data(), header.len);
+      changed.notify_one();
+      continue;
+    }
     // Fails for requests that were interrupted; the kernel has forgotten them.
     [[maybe_unused]] const ssize_t ignored = ::write(fuse, message.data(), header.len);
   }
+  {
+    const std::lock_guard lock(mutex);
+    ended = true;
+    changed.notify_one();
+  }
+  notifications.join();
   requests.join();
 }
 
-class MountTest : public testing::Test {
+// With and without caching.
+class MountTest : public testing::TestWithParam<int> {
  protected:
   void SetUp() override {
     if (::geteuid() != 0 || ::access("/dev/fuse", R_OK | W_OK) != 0) GTEST_SKIP() << "needs root and /dev/fuse";
@@ -60,7 +96,8 @@ class MountTest : public testing::Test {
     workspaces.push_back(*open_workspace({2, (folder_.path() / "file").string(), false}));
     Dispatcher::Limits limits;
     limits.nodes.descriptors = 64;  // so that eviction takes part in everything
-    dispatcher_.emplace(std::move(workspaces), limits);
+    limits.cache = std::chrono::seconds(GetParam());
+    dispatcher_.emplace(std::move(workspaces), limits, *HostWatch::make());
 
     fuse_ = UniqueFd(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
     ASSERT_TRUE(fuse_.valid());
@@ -75,12 +112,15 @@ class MountTest : public testing::Test {
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     server_end_.reset(ends[0]);
     relay_end_.reset(ends[1]);
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    server_control_.reset(ends[0]);
+    control_.reset(ends[1]);
     server_ = std::thread([this] {
-      const auto result = serve(server_end_.get(), *dispatcher_);
+      const auto result = serve(server_end_.get(), *dispatcher_, server_control_.get());
       EXPECT_TRUE(result) << result.error().describe();
       ::shutdown(server_end_.get(), SHUT_RDWR);
     });
-    relay_ = std::thread([this] { relay(fuse_.get(), relay_end_.get()); });
+    relay_ = std::thread([this] { relay(fuse_.get(), relay_end_.get(), notified_); });
   }
 
   void TearDown() override {
@@ -89,8 +129,17 @@ class MountTest : public testing::Test {
     if (server_.joinable()) server_.join();
   }
 
+  // What the guest does before it starts a command.
+  void barrier() {
+    std::uint64_t count = 0;
+    ASSERT_TRUE(write_all(control_.get(), "b"));
+    ASSERT_EQ(::recv(control_.get(), &count, sizeof(count), MSG_WAITALL), static_cast<ssize_t>(sizeof(count)));
+    for (std::uint64_t now = notified_; now < count; now = notified_) notified_.wait(now);
+  }
+
   // As the guest's agent, in workspace 0.
   void run(const std::string& script) {
+    barrier();
     const auto output = Command({"setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-ec",
                                  "export HOME=$PWD LC_ALL=C; " + script})
                             .working_folder(mountpoint_ + "/0")
@@ -101,12 +150,13 @@ class MountTest : public testing::Test {
 
   TemporaryFolder folder_ = *TemporaryFolder::make("sbx-files-mount");
   std::string mountpoint_;
-  UniqueFd fuse_, server_end_, relay_end_;
+  UniqueFd fuse_, server_end_, relay_end_, control_, server_control_;
+  std::atomic<std::uint64_t> notified_ = 0;
   std::optional<Dispatcher> dispatcher_;
   std::thread server_, relay_;
 };
 
-TEST_F(MountTest, OwnersPermissionsAndLinks) {
+TEST_P(MountTest, OwnersPermissionsAndLinks) {
   run("test \"$(stat -c %u:%g .)\" = 1000:1000; echo hi > a; chmod 640 a; test \"$(stat -c %a:%u:%g a)\" = "
       "640:1000:1000;"
       "chown 1000:1000 a; ! chown 0 a 2>/dev/null; ln a b; test \"$(stat -c %h b)\" = 2; ln -s a c; test \"$(cat c)\" "
@@ -117,7 +167,7 @@ TEST_F(MountTest, OwnersPermissionsAndLinks) {
   EXPECT_EQ(*read_file(host("b")), "hi\n");
 }
 
-TEST_F(MountTest, RenameTruncateSparseAndLongNames) {
+TEST_P(MountTest, RenameTruncateSparseAndLongNames) {
   run("mkdir d e; echo x > d/f; mv d/f e/g; test \"$(cat e/g)\" = x; mv e d/e; test \"$(cat d/e/g)\" = x;"
       "truncate -s 64M big; test $(stat -c %b big) -lt 64; echo end >> big; tail -c 4 big | grep -q end;"
       "cp --sparse=always big big2; cmp big big2; test $(stat -c %b big2) -lt 64; fallocate -p -o 0 -l 4096 big;"
@@ -125,19 +175,19 @@ TEST_F(MountTest, RenameTruncateSparseAndLongNames) {
       "b=$(printf 'a\\377b'); echo bytes > \"$b\"; ls | grep -qa \"$b\"; test \"$(cat \"$b\")\" = bytes; rm big big2");
 }
 
-TEST_F(MountTest, UnlinkedFilesStayOpenAndLocksWork) {
+TEST_P(MountTest, UnlinkedFilesStayOpenAndLocksWork) {
   run("exec 3<>f; echo data >&3; rm f; test \"$(cat /proc/self/fd/3)\" = data; : > l;"
       "exec 4>l; flock -n 4; ! flock -n l true; exec 4>&-; flock -n l true;"
       "mkdir d; cd d; rmdir ../d; ! ls x 2>/dev/null");
 }
 
-TEST_F(MountTest, HundredsOfFilesOverAFewDescriptors) {
+TEST_P(MountTest, HundredsOfFilesOverAFewDescriptors) {
   run("i=0; while [ $i -lt 40 ]; do mkdir -p d$i/x/y; j=0; while [ $j -lt 20 ]; do echo $i.$j > d$i/x/y/$j; j=$((j+1));"
       "done; i=$((i+1)); done; test $(find . -type f | wc -l) = 800; test \"$(cat d7/x/y/9)\" = 7.9;"
       "cat $(find . -type f) | sort -u | wc -l | grep -qx 800; rm -r d*; test -z \"$(ls)\"");
 }
 
-TEST_F(MountTest, ManyProcessesAtOnce) {
+TEST_P(MountTest, ManyProcessesAtOnce) {
   run("git init -q o; cd o; git config user.email a@b; git config user.name n; for i in $(seq 100); do echo $i > f$i; "
       "done;"
       "git add .; git commit -qm x; cd ..; for i in 1 2 3 4 5 6; do (git clone -q o c$i && cd c$i && cat f* | wc -l > "
@@ -148,7 +198,7 @@ TEST_F(MountTest, ManyProcessesAtOnce) {
       "test $(wc -l < log) = 200");
 }
 
-TEST_F(MountTest, ReadOnlyWorkspaceAndSingleFile) {
+TEST_P(MountTest, ReadOnlyWorkspaceAndSingleFile) {
   ASSERT_TRUE(write_file_atomically(folder_.path() / "ws1/r", "ro\n", 0666));
   run("test \"$(cat ../1/r)\" = ro; ! sh -c 'echo x > ../1/r' 2>/dev/null; ! mkdir ../1/d 2>/dev/null; ! rm -f ../1/r "
       "2>/dev/null;"
@@ -158,7 +208,7 @@ TEST_F(MountTest, ReadOnlyWorkspaceAndSingleFile) {
   EXPECT_EQ(*read_file(folder_.path() / "file"), "two\n");
 }
 
-TEST_F(MountTest, HostChangesAreSeenAtOnce) {
+TEST_P(MountTest, HostChangesAreSeenAtOnce) {
   run("echo guest > f; cat f >/dev/null; stat f >/dev/null");
   ASSERT_TRUE(write_file_atomically(host("f"), "host, and longer\n", 0644));
   run("test \"$(cat f)\" = 'host, and longer'; test ! -e later");
@@ -166,7 +216,7 @@ TEST_F(MountTest, HostChangesAreSeenAtOnce) {
   run("test -e later");
 }
 
-TEST_F(MountTest, Mmap) {
+TEST_P(MountTest, Mmap) {
   run("python3 -c '\nimport mmap, os\nf = open(\"m\", \"w+b\"); f.truncate(3 << 20)\nm = mmap.mmap(f.fileno(), 0)\n"
       "m[0:5] = b\"hello\"; m[2000000:2000003] = b\"mid\"; m.flush(); m.close(); f.close()\n"
       "d = open(\"m\", \"rb\").read(); assert d[:5] == b\"hello\" and d[2000000:2000003] == b\"mid\" and len(d) == 3 "
@@ -178,7 +228,7 @@ TEST_F(MountTest, Mmap) {
   EXPECT_EQ(std::filesystem::file_size(host("m")), 3U << 20U);
 }
 
-TEST_F(MountTest, GitMakeSqliteAndNode) {
+TEST_P(MountTest, GitMakeSqliteAndNode) {
   run("git init -q repo; cd repo; git config user.email a@b; git config user.name n;"
       "i=0; while [ $i -lt 60 ]; do echo $i > file$i; i=$((i+1)); done; git add .; git commit -qm one; git checkout "
       "-qb side;"
@@ -194,6 +244,9 @@ TEST_F(MountTest, GitMakeSqliteAndNode) {
       "> a.js;"
       "test \"$(node a.js)\" = 42");
 }
+
+INSTANTIATE_TEST_SUITE_P(, MountTest, testing::Values(0, 600),
+                         [](const auto& info) { return info.param == 0 ? "Uncached" : "Cached"; });
 
 }  // namespace
 }  // namespace sbx::files

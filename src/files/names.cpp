@@ -24,33 +24,66 @@ Outcome<std::string> only_name(Body body) {
 
 }  // namespace
 
-void Dispatcher::add_entry(Reply& reply, const Node& node, const struct statx& status) {
+void Dispatcher::add_entry(Reply& reply, Node* folder, Node& node, const struct statx& status) {
+  const auto entry = folder == nullptr ? limits_.cache : coherence_.entry_lifetime(*folder);
+  const auto attributes = coherence_.attribute_lifetime(node, status);
   fuse_entry_out out{};
   out.nodeid = node.id;
-  out.entry_valid = out.attr_valid = static_cast<std::uint64_t>(limits_.cache.count() / 1000);
-  out.entry_valid_nsec = out.attr_valid_nsec = static_cast<std::uint32_t>(limits_.cache.count() % 1000 * 1'000'000);
+  out.entry_valid = static_cast<std::uint64_t>(entry.count() / 1000);
+  out.entry_valid_nsec = static_cast<std::uint32_t>(entry.count() % 1000 * 1'000'000);
+  out.attr_valid = static_cast<std::uint64_t>(attributes.count() / 1000);
+  out.attr_valid_nsec = static_cast<std::uint32_t>(attributes.count() % 1000 * 1'000'000);
   out.attr = attributes_.of(status);
   reply.add(out);
 }
 
-int Dispatcher::reply_with_entry(const Target& parent, const std::string& name, Reply& reply) {
+Outcome<Node*> Dispatcher::adopt_child(const Target& parent, const std::string& name, struct statx& status) {
   auto fd = open_child(parent.get(), name);
-  if (!fd) return fd.error();
-  const auto status = status_of(fd->get());
-  if (!status) return status.error();
-  const auto node = nodes_.adopt(*parent.node, name, std::move(*fd), *status);
+  if (!fd) return std::unexpected(fd.error());
+  auto seen = status_of(fd->get());
+  if (!seen) return std::unexpected(seen.error());
+  const auto node = nodes_.adopt(*parent.node, name, std::move(*fd), *seen);
+  if (!node) return node;
+  if ((*node)->is_folder() && (*node)->watch < 0 && coherence_.cover(**node)) {
+    // Only what is seen from now on is sure to be followed by an event.
+    const auto again = nodes_.descriptor(**node);
+    seen = again ? status_of((*again)->get()) : std::unexpected(again.error());
+    if (!seen) {
+      nodes_.forget((*node)->id, 1);
+      return std::unexpected(seen.error());
+    }
+  }
+  status = *seen;
+  return node;
+}
+
+int Dispatcher::reply_with_entry(const Target& parent, const std::string& name, Reply& reply) {
+  struct statx status {};
+  const auto node = adopt_child(parent, name, status);
   if (!node) return node.error();
-  add_entry(reply, **node, *status);
+  add_entry(reply, parent.node, **node, status);
+  return 0;
+}
+
+int Dispatcher::reply_with_missing(Node& parent, const std::string& name, Reply& reply) {
+  const auto lifetime = coherence_.missing_lifetime(parent, name);
+  if (lifetime == std::chrono::milliseconds(0)) return ENOENT;
+  fuse_entry_out out{};  // node 0
+  out.entry_valid = static_cast<std::uint64_t>(lifetime.count() / 1000);
+  out.entry_valid_nsec = static_cast<std::uint32_t>(lifetime.count() % 1000 * 1'000'000);
+  reply.add(out);
   return 0;
 }
 
 int Dispatcher::lookup_workspace(std::string_view name, Reply& reply) {
   for (std::size_t i = 0; i < nodes_.workspaces().size(); ++i) {
     if (std::to_string(nodes_.workspaces()[i].index) != name) continue;
+    Node& root = nodes_.root_of(i);
+    coherence_.cover(root);
     const auto status = status_of(nodes_.workspaces()[i].root->get());
     if (!status) return status.error();
-    nodes_.count_lookup(nodes_.root_of(i));
-    add_entry(reply, nodes_.root_of(i), *status);
+    nodes_.count_lookup(root);
+    add_entry(reply, nullptr, root, *status);
     return 0;
   }
   return ENOENT;
@@ -62,7 +95,9 @@ int Dispatcher::op_lookup(const Request& request, Reply& reply) {
   if (request.header.nodeid == kSyntheticRoot) return lookup_workspace(*name, reply);
   const auto parent = folder(request.header.nodeid, Intent::kLook);
   if (!parent) return parent.error();
-  return reply_with_entry(*parent, *name, reply);
+  coherence_.cover(*parent->node);
+  const int error = reply_with_entry(*parent, *name, reply);
+  return error == ENOENT ? reply_with_missing(*parent->node, *name, reply) : error;
 }
 
 int Dispatcher::op_symlink(const Request& request, Reply& reply) {

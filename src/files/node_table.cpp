@@ -18,6 +18,20 @@ std::uint32_t slot_of(NodeId id) { return static_cast<std::uint32_t>(id & 0xffff
 
 }  // namespace
 
+Told Told::of(const struct statx& status) {
+  const auto nanoseconds = [](const statx_timestamp& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; };
+  Told told;
+  told.valid = true;
+  told.mode = status.stx_mode;
+  told.links = status.stx_nlink;
+  told.uid = status.stx_uid;
+  told.gid = status.stx_gid;
+  told.size = status.stx_size;
+  told.changed = nanoseconds(status.stx_ctime);
+  told.modified = nanoseconds(status.stx_mtime);
+  return told;
+}
+
 NodeTable::NodeTable(std::vector<Workspace> workspaces, Limits limits)
     : workspaces_(std::move(workspaces)), limits_(limits) {
   for (std::uint32_t i = 0; i < workspaces_.size(); ++i) {
@@ -89,7 +103,10 @@ Outcome<Node*> NodeTable::adopt(Node& parent, const std::string& name, UniqueFd 
     Node& node = *found->second;
     if (same(node, status)) {
       if (node.fd == nullptr) set_fd(node, std::make_shared<const UniqueFd>(std::move(fd)));
-      if (!node.root && &node != &parent) set_place(node, &parent, name);
+      if (!node.root && &node != &parent) {
+        if (node.parent != nullptr && (node.parent != &parent || node.name != name)) left_(*node.parent, node.name);
+        set_place(node, &parent, name);
+      }
       ++node.lookups;
       touch(node);
       evict();
@@ -133,6 +150,7 @@ void NodeTable::forget(NodeId id, std::uint64_t lookups) {
   Node* node = find(id);
   if (node == nullptr) return;
   node->lookups -= std::min(node->lookups, lookups);
+  node->met = false;  // if it is looked up again just now, the guest makes a new inode for it
   free_if_unused(node);
 }
 
@@ -140,16 +158,28 @@ void NodeTable::free_if_unused(Node* node) {
   while (node != nullptr && node->used && !node->root && node->lookups == 0 && node->children == 0 &&
          node->handles == 0) {
     Node* parent = node->parent;
-    unindex(*node);
-    set_fd(*node, nullptr);
-    node->parent = nullptr;
-    node->name.clear();
-    node->used = false;
-    node->id += 1ULL << 32U;  // the next generation
-    free_.push_back(slot_of(node->id));
-    if (parent != nullptr) --parent->children;
+    if (parent != nullptr) {
+      places_.erase({parent->id, node->name});
+      --parent->children;
+    }
+    free(*node);
     node = parent;
   }
+}
+
+void NodeTable::free(Node& node) {
+  freed_(node);
+  unindex(node);
+  set_fd(node, nullptr);
+  node.parent = nullptr;
+  node.name.clear();
+  node.used = false;
+  node.watch = -1;
+  node.listed = node.met = false;
+  node.told = {};
+  node.invalidated_modified = -1;
+  node.id += 1ULL << 32U;  // the next generation
+  free_.push_back(slot_of(node.id));
 }
 
 void NodeTable::unindex(Node& node) {
@@ -163,9 +193,9 @@ Node* NodeTable::known_child(Node& parent, int parent_fd, const std::string& nam
   if (!fd) return nullptr;
   const auto status = status_of(fd->get());
   if (!status) return nullptr;
-  const auto found = index_.find({parent.workspace, device_of(*status), status->stx_ino});
-  if (found == index_.end() || !same(*found->second, *status)) return nullptr;
-  Node& node = *found->second;
+  Node* found = find_inode(parent.workspace, *status);
+  if (found == nullptr) return nullptr;
+  Node& node = *found;
   if (node.fd == nullptr) {
     set_fd(node, std::make_shared<const UniqueFd>(std::move(*fd)));
     touch(node);
@@ -186,16 +216,48 @@ void NodeTable::moved(Node* node, Node& parent, const std::string& name) {
 }
 
 void NodeTable::set_place(Node& node, Node* parent, const std::string& name) {
+  if (node.parent == parent && node.name == name) return;
   Node* before = node.parent;
-  if (before != parent) {
-    if (parent != nullptr) ++parent->children;
-    node.parent = parent;
-    if (before != nullptr) {
-      --before->children;
-      free_if_unused(before);
+  if (before != nullptr) places_.erase({before->id, node.name});
+  if (parent != nullptr) {
+    ++parent->children;
+    Node*& occupant = places_[{parent->id, name}];
+    if (occupant != nullptr) {  // it is no longer there
+      occupant->parent = nullptr;
+      occupant->name.clear();
+      --parent->children;
+      touch(*occupant);
     }
+    occupant = &node;
   }
-  if (node.name != name) node.name = name;
+  node.parent = parent;
+  node.name = name;
+  if (before != nullptr) {
+    --before->children;
+    free_if_unused(before);
+  }
+}
+
+Node* NodeTable::child(const Node& parent, const std::string& name) {
+  const auto found = places_.find({parent.id, name});
+  return found == places_.end() ? nullptr : found->second;
+}
+
+Node* NodeTable::find_inode(std::uint32_t workspace, const struct statx& status) {
+  const auto found = index_.find({workspace, device_of(status), status.stx_ino});
+  return found != index_.end() && same(*found->second, status) ? found->second : nullptr;
+}
+
+void NodeTable::for_each(const std::function<void(Node&)>& each) {
+  for (auto& node : nodes_) {
+    if (node.used) each(node);
+  }
+}
+
+void NodeTable::observe(std::function<void(Node&)> freed,
+                        std::function<void(Node& parent, const std::string& name)> left) {
+  freed_ = std::move(freed);
+  left_ = std::move(left);
 }
 
 void NodeTable::add_handle(Node& node) {
@@ -237,19 +299,17 @@ void NodeTable::evict() {
 }
 
 void NodeTable::reset() {
-  // From the back: nothing here depends on the order, and slots keep their generation.
+  places_.clear();
   for (auto& node : nodes_) {
     node.lookups = 0;
     node.handles = 0;
     node.children = 0;
-    if (node.root || !node.used) continue;
-    unindex(node);
-    set_fd(node, nullptr);
-    node.parent = nullptr;
-    node.name.clear();
-    node.used = false;
-    node.id += 1ULL << 32U;
-    free_.push_back(slot_of(node.id));
+    if (node.root) {
+      node.listed = node.met = false;
+      node.told = {};
+    } else if (node.used) {
+      free(node);
+    }
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <string>
 #include <unordered_map>
@@ -23,6 +24,21 @@ namespace sbx::files {
 
 using NodeId = std::uint64_t;
 inline constexpr NodeId kSyntheticRoot = FUSE_ROOT_ID;
+
+// What of a file's attributes the guest was told and may still believe (see Coherence).
+struct Told {
+  bool valid = false;
+  std::uint32_t mode = 0;
+  std::uint32_t links = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::uint64_t size = 0;
+  std::int64_t changed = 0;   // ctime, ns
+  std::int64_t modified = 0;  // mtime, ns
+
+  static Told of(const struct statx& status);
+  bool operator==(const Told&) const = default;
+};
 
 struct Node {
   NodeId id = 0;
@@ -39,6 +55,14 @@ struct Node {
   bool used = false;
   bool root = false;
   bool indexed = false;  // found by (workspace, device, inode)
+
+  // For Coherence.
+  int watch = -1;       // HostWatch's number
+  bool listed = false;  // a folder whose entries the guest may have cached
+  bool met = false;     // the guest has used its id, and so has an inode for it
+  Told told;
+  std::int64_t invalidated_modified = -1;  // mtime and size when the guest was last told to drop the contents
+  std::uint64_t invalidated_size = 0;
 
   bool is_folder() const { return S_ISDIR(type); }
   bool is_file() const { return S_ISREG(type); }
@@ -73,6 +97,15 @@ class NodeTable {
   void count_lookup(Node& node) { ++node.lookups; }
   void forget(NodeId id, std::uint64_t lookups);
 
+  // The node whose place is `name` in `parent`, whatever the host has there now.
+  Node* child(const Node& parent, const std::string& name);
+  // The node of the file with this status in a workspace.
+  Node* find_inode(std::uint32_t workspace, const struct statx& status);
+  void for_each(const std::function<void(Node&)>& each);
+  // `freed`: the node is about to be. `left`: the guest was told that a file is elsewhere too, and may still believe
+  // in this place.
+  void observe(std::function<void(Node&)> freed, std::function<void(Node& parent, const std::string& name)> left);
+
   // The node of the file at `name` in `parent`, if the guest knows it; its fd is open then, so that losing the name
   // does not lose the node.
   Node* known_child(Node& parent, int parent_fd, const std::string& name);
@@ -101,6 +134,17 @@ class NodeTable {
     }
   };
 
+  struct Place {
+    NodeId parent;
+    std::string name;
+    bool operator==(const Place&) const = default;
+  };
+  struct PlaceHash {
+    std::size_t operator()(const Place& place) const {
+      return std::hash<std::string>()(place.name) ^ place.parent * 0x9e3779b97f4a7c15U;
+    }
+  };
+
   static bool same(const Node& node, const struct statx& status);
   Outcome<Node*> allocate();
   Outcome<void> open_again(Node& node);
@@ -108,6 +152,7 @@ class NodeTable {
   void set_place(Node& node, Node* parent, const std::string& name);
   void unindex(Node& node);
   void free_if_unused(Node* node);
+  void free(Node& node);
   // Brings the node's place in the list of recently used ones up to date.
   void touch(Node& node);
   void evict();
@@ -117,6 +162,9 @@ class NodeTable {
   std::deque<Node> nodes_;
   std::vector<std::uint32_t> free_;
   std::unordered_map<Key, Node*, KeyHash> index_;
+  std::unordered_map<Place, Node*, PlaceHash> places_;
+  std::function<void(Node&)> freed_ = [](Node&) {};
+  std::function<void(Node&, const std::string&)> left_ = [](Node&, const std::string&) {};
   std::list<Node*> recent_;
   std::size_t open_ = 0;
 };

@@ -17,9 +17,14 @@ class Server : public testing::Test {
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     port_.reset(ends[0]);
     UniqueFd theirs(ends[1]);
-    auto child = Command({SBX_FILES_PROGRAM, "--port-fd", std::to_string(theirs.get()), "--workspace",
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    control_.reset(ends[0]);
+    UniqueFd their_control(ends[1]);
+    auto child = Command({SBX_FILES_PROGRAM, "--port-fd", std::to_string(theirs.get()), "--control-fd",
+                          std::to_string(their_control.get()), "--cache-ms", "600000", "--workspace",
                           "0:" + folder_.path().string()})
                      .keep_fd(theirs.get())
+                     .keep_fd(their_control.get())
                      // Its jail does not let it trace itself, which is how LeakSanitizer looks for leaks.
                      .environment({"ASAN_OPTIONS=detect_leaks=0"})
                      .start();
@@ -47,11 +52,14 @@ class Server : public testing::Test {
   }
   Answer ask(std::uint32_t opcode, NodeId node, std::string_view body) {
     send(message(opcode, node, body));
-    const auto head = receive(sizeof(fuse_out_header));
-    fuse_out_header header{};
-    if (head.size() != sizeof(header)) return {ENOTCONN, ""};
-    std::memcpy(&header, head.data(), sizeof(header));
-    return {-header.error, receive(header.len - sizeof(header))};
+    while (true) {
+      const auto head = receive(sizeof(fuse_out_header));
+      fuse_out_header header{};
+      if (head.size() != sizeof(header)) return {ENOTCONN, ""};
+      std::memcpy(&header, head.data(), sizeof(header));
+      auto payload = receive(header.len - sizeof(header));
+      if (header.unique != 0) return {-header.error, std::move(payload)};  // else a notification
+    }
   }
   void init() {
     fuse_init_in in{};
@@ -65,7 +73,7 @@ class Server : public testing::Test {
   }
 
   TemporaryFolder folder_ = *TemporaryFolder::make("sbx-files-server");
-  UniqueFd port_;
+  UniqueFd port_, control_;
   Subprocess child_;
 };
 
@@ -74,7 +82,6 @@ TEST_F(Server, ServesLockedDownAndEndsWithThePort) {
   const auto root = ask(FUSE_LOOKUP, 1, name_of("0")).node();
   const auto file = ask(FUSE_LOOKUP, root, name_of("f")).node();
   fuse_read_in in{};
-  in.fh = ask(FUSE_OPEN, file, bytes_of(fuse_open_in{})).as<fuse_open_out>().fh;
   in.size = 100;
   EXPECT_EQ(ask(FUSE_READ, file, bytes_of(in)).payload, "served");
   const auto status = *read_file("/proc/" + std::to_string(child_.pid()) + "/status");
@@ -137,20 +144,55 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   EXPECT_EQ(ask(FUSE_STATFS, root, "").error, 0);
   EXPECT_EQ(ask(FUSE_GETATTR, file, bytes_of(fuse_getattr_in{})).error, 0);
   fuse_read_in list{};
-  list.fh = ask(FUSE_OPENDIR, folder, bytes_of(fuse_open_in{})).as<fuse_open_out>().fh;
   list.size = 4096;
   EXPECT_EQ(ask(FUSE_READDIR, folder, bytes_of(list)).error, 0);
   list.offset = 1;
   EXPECT_EQ(ask(FUSE_READDIR, folder, bytes_of(list)).error, 0);
-  EXPECT_EQ(ask(FUSE_FSYNCDIR, folder, bytes_of(fuse_fsync_in{list.fh, 0, 0})).error, 0);
+  EXPECT_EQ(ask(FUSE_READDIRPLUS, folder, bytes_of(list)).error, 0);
+  EXPECT_EQ(ask(FUSE_FSYNCDIR, folder, bytes_of(fuse_fsync_in{})).error, 0);
+  // Large ones go to the threads.
+  write.flags = 0;
+  write.size = 200'000;
+  EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + std::string(write.size, 'x')).error, 0);
   fuse_release_in release{};
-  release.fh = list.fh;
-  EXPECT_EQ(ask(FUSE_RELEASEDIR, folder, bytes_of(release)).error, 0);
   release.fh = handle;
   EXPECT_EQ(ask(FUSE_RELEASE, file, bytes_of(release)).error, 0);
   EXPECT_EQ(ask(FUSE_UNLINK, folder, name_of("moved")).error, 0);
   EXPECT_EQ(ask(FUSE_RMDIR, root, name_of("d")).error, 0);
   EXPECT_EQ(ask(FUSE_DESTROY, 0, "").error, 0);
+}
+
+TEST_F(Server, ABarrierCountsWhatWasSentBeforeIt) {
+  init();
+  const auto root = ask(FUSE_LOOKUP, 1, name_of("0")).node();
+  const auto file = ask(FUSE_LOOKUP, root, name_of("f"));
+  EXPECT_GT(file.as<fuse_entry_out>().attr_valid, 0U);
+  const auto barrier = [&] {
+    EXPECT_TRUE(write_all(control_.get(), "b"));
+    pollfd waiting{control_.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 10'000), 1);
+    std::uint64_t count = ~0ULL;
+    EXPECT_EQ(::read(control_.get(), &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
+    return count;
+  };
+  EXPECT_EQ(barrier(), 0U);
+  {
+    UniqueFd host(::open((folder_.path() / "f").c_str(), O_WRONLY | O_APPEND));
+    ASSERT_TRUE(write_all(host.get(), "more"));
+  }
+  const auto count = barrier();
+  ASSERT_GT(count, 0U);
+  bool told = false;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    fuse_out_header header{};
+    const auto head = receive(sizeof(header));
+    ASSERT_EQ(head.size(), sizeof(header));
+    std::memcpy(&header, head.data(), sizeof(header));
+    EXPECT_EQ(header.unique, 0U);
+    const Answer body{0, receive(header.len - sizeof(header))};
+    told |= header.error == FUSE_NOTIFY_INVAL_INODE && body.as<fuse_notify_inval_inode_out>().ino == file.node();
+  }
+  EXPECT_TRUE(told);
 }
 
 TEST_F(Server, BrokenFramingEndsTheSession) {

@@ -1,7 +1,8 @@
 // A hostile guest kernel against the FUSE dispatcher: the input is a series of requests, each an opcode, a node, a body
 // length and the body. Well-formed enough to get past the framing, which has its own checks; node ids and handles are
-// small numbers so that they often exist. The served folder is made anew for every input, and what is outside it must
-// be as it was afterwards.
+// small numbers so that they often exist. Every third request's slow part is left for later, and the host's side of the
+// coherence runs along. The served folder is made anew for every input, and what is outside it must be as it was
+// afterwards.
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <sys/resource.h>
@@ -63,7 +64,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   std::vector<sbx::files::Workspace> workspaces;
   workspaces.push_back(*sbx::files::open_workspace({0, served.string(), false}));
-  Dispatcher dispatcher(std::move(workspaces), {.handles = 16, .nodes = {.nodes = 64, .descriptors = 3}, .cache = {}});
+  Dispatcher dispatcher(std::move(workspaces),
+                        {.handles = 16,
+                         .nodes = {.nodes = 64, .descriptors = 3},
+                         .cache = std::chrono::seconds(600),
+                         .open_files = 2,
+                         .watches = 8},
+                        *sbx::files::HostWatch::make());
   const std::uint32_t init[16] = {FUSE_KERNEL_VERSION, FUSE_KERNEL_MINOR_VERSION, 1U << 20U, ~0U};
   (void)dispatcher.handle(message(FUSE_INIT, 0, {reinterpret_cast<const char*>(init), sizeof(init)}));
   (void)dispatcher.handle(message(FUSE_LOOKUP, 1, std::string_view("0\0", 2)));
@@ -74,8 +81,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto opcode = static_cast<std::uint8_t>(input[0]) % 64U;
     const auto node = static_cast<std::uint8_t>(input[1]) % 16U;
     const std::size_t length = std::min<std::size_t>(static_cast<std::uint8_t>(input[2]), input.size() - 3);
-    const auto reply = dispatcher.handle(message(opcode, node, input.substr(3, length)));
+    const auto request = message(opcode, node, input.substr(3, length));
+    std::optional<sbx::files::Job> later;
+    auto reply = dispatcher.handle(request, requests % 3 == 0 ? &later : nullptr);
     if (!reply) broken("well framed, and yet the session ended");
+    std::string done;
+    if (later) reply = done = later->run();
+    std::string notifications;
+    const auto count = dispatcher.notifications(notifications);
+    if (count > 4096 || notifications.size() < count * sizeof(fuse_out_header)) broken("the notifications");
     if (!reply->empty()) {
       fuse_out_header header{};
       if (reply->size() < sizeof(header) || reply->size() > sbx::files::kMaxMessage) broken("a reply's size");
@@ -85,7 +99,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     input.remove_prefix(3 + length);
   }
-  if (dispatcher.nodes().size() > 64 || dispatcher.open_handles() > 16) broken("a bound");
+  if (dispatcher.nodes().size() > 64 || dispatcher.open_handles() > 16 || dispatcher.watches() > 8) broken("a bound");
   const auto text = sbx::read_file(outside);
   if (!text || *text != "untouched" || fs::hard_link_count(outside) != 1) broken("a file outside was reached");
   if (std::distance(fs::directory_iterator(top()), {}) != 2) broken("something was made outside");
