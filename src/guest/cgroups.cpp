@@ -68,6 +68,8 @@ Result<void> Cgroups::prepare() {
   for (const char* controller : {"+cpu", "+cpuset", "+io", "+memory", "+pids"}) {
     (void)put(root_ / "cgroup.subtree_control", controller);  // a kernel may lack one
   }
+  // For each command's own count of what was killed for want of memory.
+  (void)put(root_ / "user/cgroup.subtree_control", "+memory");
   return {};
 }
 
@@ -76,6 +78,15 @@ Result<UniqueFd> Cgroups::make(const std::string& name) {
   collect();
   if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return fail_errno("making the cgroup " + name, errno);
   return open_file(path, O_RDONLY | O_DIRECTORY);
+}
+
+bool Cgroups::out_of_memory(const std::string& name) const {
+  std::ifstream events(root_ / name / "memory.events");
+  std::string word;
+  for (std::uint64_t count = 0; events >> word >> count;) {
+    if (word == "oom_kill") return count > 0;
+  }
+  return false;
 }
 
 void Cgroups::kill(const std::string& name) { (void)put(root_ / name / "cgroup.kill", "1"); }

@@ -27,6 +27,8 @@ class Cgroups {
   Result<void> prepare();
   // Makes a group ("user/e1"); the fd is for clone3's CLONE_INTO_CGROUP.
   Result<UniqueFd> make(const std::string& name);
+  // Whether the kernel has killed a process in it because memory ran out.
+  bool out_of_memory(const std::string& name) const;
   // SIGKILL to every process in it (cgroup.kill).
   void kill(const std::string& name);
   void signal(const std::string& name, int signal_number);

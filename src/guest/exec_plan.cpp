@@ -148,9 +148,19 @@ ExecFailure describe_failure(SpawnStage stage, int error_number, const ExecHead&
   return {126, prefix + reason};
 }
 
-std::string exec_status_json(int wait_status) {
-  if (WIFSIGNALED(wait_status)) return nlohmann::json{{"signal", WTERMSIG(wait_status)}}.dump();
-  return nlohmann::json{{"exit_code", WEXITSTATUS(wait_status)}}.dump();
+std::string exec_status_json(int wait_status, bool out_of_memory) {
+  nlohmann::json status;
+  if (WIFSIGNALED(wait_status)) {
+    status["signal"] = WTERMSIG(wait_status);
+  } else {
+    status["exit_code"] = WEXITSTATUS(wait_status);
+  }
+  if (out_of_memory) {
+    status["error"] =
+        "the sandbox ran out of memory, and its kernel killed a process of this command; "
+        "a sandbox gets more with 'sbx create --memory SIZE'";
+  }
+  return status.dump();
 }
 
 std::string exec_status_json(const ExecFailure& failure) {

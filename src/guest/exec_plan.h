@@ -52,7 +52,8 @@ struct ExecFailure {
 ExecFailure describe_failure(SpawnStage stage, int error_number, const ExecHead& head, std::string_view cwd);
 
 // ExecStatus as JSON.
-std::string exec_status_json(int wait_status);
+// `out_of_memory`: the kernel has killed a process of the command for want of memory.
+std::string exec_status_json(int wait_status, bool out_of_memory);
 std::string exec_status_json(const ExecFailure& failure);
 
 }  // namespace sbx::guest

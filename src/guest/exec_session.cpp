@@ -113,7 +113,8 @@ Awaitable<void> ExecSession::run() {
 
   co_await child_->ended.wait();
   co_await drain_outputs();
-  co_await send_status(exec_status_json(child_->wait_status));
+  const bool out_of_memory = guest_.cgroups.out_of_memory(group_);
+  co_await send_status(exec_status_json(child_->wait_status, out_of_memory));
   guest_.cgroups.remove_when_empty(group_);
 }
 

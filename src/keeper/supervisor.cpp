@@ -196,7 +196,7 @@ void Supervisor::worker_ended() {
 void Supervisor::take_request() {
   auto received = receive_message(socket_.get(), Descriptors::kRefused);
   if (received) return obey(received->message);
-  if (received.error().code == ErrorCode::kUnavailable) return;  // its end is seen by its pidfd
+  if (received.error().code == ErrorCode::kUnavailable) return worker_ended();
   message_ = received.error().describe();
   left_ = true;
 }

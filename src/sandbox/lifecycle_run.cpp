@@ -216,8 +216,14 @@ Awaitable<nlohmann::json> Lifecycle::status(std::string name) {
 Awaitable<Result<std::shared_ptr<Lifecycle::Live>>> Lifecycle::ready_for_exec(const store::Sandbox& row,
                                                                               Progress progress) {
   const StartOptions options;
-  auto started = co_await start_locked(row, options, std::move(progress));
+  auto started = co_await start_locked(row, options, progress);
   if (!started) co_return std::unexpected(started.error());
+  if (const auto reached = client_of(row.id); !reached) {
+    // Nobody listens on the keeper's socket any more: it is about to end. Let it, and start the sandbox again.
+    SBX_CO_CHECK(co_await stop_locked(row), "waiting for the end of the sandbox's keeper");
+    SBX_CO_TRY(auto stopped, require(row.id), "starting the sandbox again");
+    SBX_CO_CHECK(co_await start_locked(stopped, options, progress), "starting the sandbox again");
+  }
   SBX_CO_TRY(auto client, client_of(row.id), "reaching the sandbox");
   (void)client;
   auto current = store_.find(row.id);
