@@ -36,6 +36,7 @@ class StreamImpl final : public Http2Stream {
   Result<void> respond(int status, HeaderList headers, bool end) override;
   Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) override;
   Awaitable<Result<std::string>> read_chunk() override;
+  bool at_end() const override { return in_end_ && in_read_ == in_.size(); }
   const HeaderList& trailers() const override { return trailers_; }
   Awaitable<Result<void>> write(std::string_view data) override;
   Awaitable<Result<std::size_t>> writable() override;

@@ -70,6 +70,9 @@ class Http2Stream : public std::enable_shared_from_this<Http2Stream> {
   virtual Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) = 0;
   // The same without a buffer of the caller's: all that has arrived; empty at the end.
   virtual Awaitable<Result<std::string>> read_chunk() = 0;
+  // The peer has ended its direction and everything has been read. Known for a message without a body as soon as its
+  // header is.
+  virtual bool at_end() const = 0;
   // What the peer sent after the body; complete once a read has returned its end.
   virtual const HeaderList& trailers() const = 0;
   // Returns when all of `data` has been handed to the session within its window. One writer at a time. On a server

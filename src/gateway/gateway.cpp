@@ -1,0 +1,32 @@
+#include "gateway/gateway.h"
+
+#include <vector>
+
+namespace sbx::gateway {
+
+Gateway::Open::Open(Gateway& gateway, policy::Target target, std::function<void()> reset)
+    : gateway_(gateway), entry_(gateway.open_.insert(gateway.open_.end(), {std::move(target), {}, std::move(reset)})) {}
+
+Gateway::Open::~Open() { gateway_.open_.erase(entry_); }
+
+void Gateway::Open::connected_to(policy::Address address) { entry_->address = std::move(address); }
+
+Awaitable<void> Gateway::configured() {
+  while (!config_) co_await changed_.wait();
+}
+
+void Gateway::configure(std::shared_ptr<GatewayConfig> config) {
+  if (config_) config->credentials.adopt_logins(config_->credentials);
+  config_ = std::move(config);
+  changed_.notify();
+  // A reset may end its entry: nothing is called while the list is walked.
+  std::vector<std::function<void()>> resets;
+  for (auto& entry : open_) {
+    const auto decision = entry.address ? config_->policy.decide_address(entry.target, *entry.address)
+                                        : config_->policy.decide(entry.target);
+    if (!decision.allowed && entry.reset) resets.push_back(std::exchange(entry.reset, nullptr));
+  }
+  for (const auto& reset : resets) reset();
+}
+
+}  // namespace sbx::gateway

@@ -1,0 +1,64 @@
+// What all connections of one gateway share: the configuration of the moment, the resolver, the log, TLS towards
+// servers, and the list of what is open, so that a new configuration can cut what it denies. One executor.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <memory>
+
+#include "gateway/config.h"
+#include "gateway/decision_log.h"
+#include "gateway/resolver.h"
+#include "gateway/tls_contexts.h"
+#include "wire/signal.h"
+
+namespace sbx::gateway {
+
+class Gateway {
+ public:
+  Gateway(const boost::asio::any_io_executor& executor, UpstreamTls tls)
+      : executor_(executor), upstream_tls_(std::move(tls)), log_(executor), changed_(executor) {}
+
+  // Keeps a connection (or a request) on the list while it lives. `reset` is called at most once.
+  class Open {
+   public:
+    Open(Gateway& gateway, policy::Target target, std::function<void()> reset);
+    ~Open();
+    Open(const Open&) = delete;
+    Open& operator=(const Open&) = delete;
+    // For what the target turned out to lead to; checked at each change of policy as well.
+    void connected_to(policy::Address address);
+
+   private:
+    friend class Gateway;
+    struct Entry {
+      policy::Target target;
+      std::optional<policy::Address> address;
+      std::function<void()> reset;
+    };
+    Gateway& gateway_;
+    std::list<Entry>::iterator entry_;
+  };
+
+  // Null until the first configuration.
+  const std::shared_ptr<GatewayConfig>& config() const { return config_; }
+  Awaitable<void> configured();
+  void configure(std::shared_ptr<GatewayConfig> config);
+
+  const boost::asio::any_io_executor& executor() const { return executor_; }
+  const UpstreamTls& upstream_tls() const { return upstream_tls_; }
+  Resolver& resolver() { return resolver_; }
+  DecisionLog& log() { return log_; }
+  std::size_t open_count() const { return open_.size(); }
+
+ private:
+  boost::asio::any_io_executor executor_;
+  UpstreamTls upstream_tls_;
+  Resolver resolver_;
+  DecisionLog log_;
+  std::shared_ptr<GatewayConfig> config_;
+  wire::Signal changed_;
+  std::list<Open::Entry> open_;
+};
+
+}  // namespace sbx::gateway

@@ -1,0 +1,374 @@
+// sbx-gateway as a sandbox meets it: real clients, real servers, a network without an uplink.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "gateway/dns_message.h"
+#include "gateway/test_gateway.h"
+#include "gateway/test_network.h"
+#include "gateway/test_servers.h"
+
+namespace sbx::gateway::test {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kSite = R"(
+server {
+  listen 44.0.0.1:80;
+  location / { return 200 "plain $request_method $request_uri $host\n"; }
+}
+server {
+  listen 44.0.0.1:443 ssl http2;
+  ssl_certificate FOLDER/allowed.test.pem;
+  ssl_certificate_key FOLDER/allowed.test.key;
+  location / { return 200 "$server_protocol $request_method $request_uri auth=$http_authorization key=$http_x_api_key arg=$arg_k\n"; }
+}
+server {
+  listen 44.0.0.2:443 ssl;
+  ssl_certificate FOLDER/allowed.test.pem;
+  ssl_certificate_key FOLDER/allowed.test.key;
+  location / { return 200 "wrong certificate\n"; }
+}
+)";
+
+// One set of servers for all tests.
+struct World {
+  PublicAuthority authority;
+  Nginx nginx{authority, {"allowed.test"}, kSite};
+  PythonServer plain{authority, "44.0.0.3", 80, ""};
+  PythonServer secure{authority, "44.0.0.3", 443, "python.test"};
+  std::string public_root;
+  TemporaryFolder folder = TemporaryFolder::make("sbx-world").value();
+  World() {
+    public_root = folder.path() / "public.pem";
+    EXPECT_TRUE(write_file_atomically(public_root, authority.root()));
+  }
+};
+
+class GatewayTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { world_ = new World; }
+  static void TearDownTestSuite() {
+    delete world_;
+    world_ = nullptr;
+  }
+  std::unique_ptr<TestGateway> start(std::vector<json> rules, json more = json::object()) {
+    return std::make_unique<TestGateway>(std::move(rules), world_->authority.root(), std::move(more));
+  }
+  // curl to `url`, whose connection is a CONNECT to NAME:PORT as the URL says.
+  static Result<std::string> get(TestGateway& gateway, const std::string& url, std::vector<std::string> more = {}) {
+    const bool tls = url.starts_with("https");
+    const auto host = url.substr(tls ? 8 : 7, url.find('/', 8) - (tls ? 8 : 7));
+    const auto authority = host.find(':') == std::string::npos ? host + (tls ? ":443" : ":80") : host;
+    const auto port = gateway.leads_to(authority);
+    std::vector<std::string> arguments{"--connect-to", authority + ":127.0.0.1:" + std::to_string(port), url};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return curl(std::move(arguments));
+  }
+  static std::vector<std::string> trusting(const std::string& file, std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--cacert", file});
+    return more;
+  }
+  static World* world_;
+};
+World* GatewayTest::world_ = nullptr;
+
+TEST_F(GatewayTest, AllowedHttpArrives) {
+  auto gateway = start({rule("allow", {"allowed.test:80"})});
+  const auto body = get(*gateway, "http://allowed.test/a?b=1");
+  EXPECT_EQ(body.value_or(body ? "" : body.error().describe()), "plain GET /a?b=1 allowed.test\n");
+  const auto log = gateway->log(1);
+  ASSERT_EQ(log.size(), 1U);
+  EXPECT_EQ(log[0]["kind"], "forward");
+  EXPECT_EQ(log[0]["host"], "allowed.test");
+  EXPECT_EQ(log[0]["path"], "/a");
+  EXPECT_EQ(log[0]["allowed"], true);
+}
+
+TEST_F(GatewayTest, AllowedTlsIsPassedThroughUntouched) {
+  auto gateway = start({rule("allow", {"allowed.test:443"})});
+  // Only the server's own authority is trusted.
+  const auto body = get(*gateway, "https://allowed.test/x", trusting(world_->public_root));
+  EXPECT_EQ(body.value_or(body ? "" : body.error().describe()), "HTTP/2.0 GET /x auth= key= arg=\n");
+  EXPECT_EQ(gateway->log(1)[0]["kind"], "transparent");
+}
+
+TEST_F(GatewayTest, ADenialIsA403WhateverCarriesIt) {
+  auto gateway = start({});
+  for (const auto& [url, version] :
+       {std::pair("http://denied.test/x", "--http1.1"), std::pair("https://denied.test/x", "--http1.1"),
+        std::pair("https://denied.test/x", "--http2")}) {
+    const auto answer =
+        get(*gateway, url, trusting(gateway->root_file(), {version, "-w", "%{http_code} %{http_version}"}));
+    ASSERT_TRUE(answer) << url << ": " << answer.error().describe();
+    const auto body = json::parse(answer->substr(0, answer->find('\n')), nullptr, false);
+    ASSERT_TRUE(body.is_object()) << *answer;
+    EXPECT_EQ(body["error"]["code"], "denied");
+    EXPECT_EQ(body["host"], "denied.test");
+    EXPECT_TRUE(body["allow"].get<std::string>().starts_with("sbx policy allow network denied.test:")) << body;
+    EXPECT_NE(answer->find("403 "), std::string::npos);
+    EXPECT_TRUE(answer->ends_with(version == std::string("--http2") ? "2" : "1.1")) << *answer;
+  }
+  for (const auto& entry : gateway->log(3)) EXPECT_EQ(entry["allowed"], false);
+}
+
+TEST_F(GatewayTest, OtherTcpThatIsDeniedIsReset) {
+  auto gateway = start({});
+  const auto talk = [&](std::string authority, std::string words) -> wire::Awaitable<std::pair<int, bool>> {
+    wire::Http2Head head;
+    head.method = "CONNECT";
+    head.path = std::move(authority);
+    auto stream = *gateway->port()->open(std::move(head), false);
+    const auto response = co_await stream->response();
+    const int status = response ? response->status : 0;
+    (void)co_await stream->write(words);
+    co_await stream->closed();
+    co_return std::pair(status, stream->reset_code() != 0);
+  };
+  EXPECT_EQ(gateway->run(talk("denied.test:22", "SSH-2.0-x\r\n")).first, 403);
+  EXPECT_EQ(gateway->run(talk("denied.test:9999", "SSH-2.0-x\r\n")), std::pair(200, true));
+  EXPECT_EQ(gateway->run(talk("denied.test:9999", std::string("\x16\x03\x01\x00\x05hello", 10))), std::pair(200, true));
+  for (const auto& entry : gateway->log(3)) {
+    EXPECT_EQ(entry["allowed"], false);
+    EXPECT_EQ(entry["kind"], "network");
+  }
+}
+
+TEST_F(GatewayTest, RulesAboutPathsAreJudgedRequestByRequest) {
+  auto gateway = start({rule("allow", {"allowed.test"}, {"GET"}, {"/ok/**"})});
+  const auto root = gateway->root_file().string();
+  for (const auto* version : {"--http1.1", "--http2"}) {
+    const auto both = get(*gateway, "https://allowed.test/ok/a",
+                          trusting(root, {version, "https://allowed.test/secret", "--cacert", root}));
+    ASSERT_TRUE(both) << both.error().describe();
+    EXPECT_NE(both->find("GET /ok/a"), std::string::npos) << *both;
+    EXPECT_NE(both->find("\"denied\""), std::string::npos) << *both;
+    const auto post =
+        get(*gateway, "https://allowed.test/ok/a", trusting(root, {version, "-d", "x", "-w", "%{http_code}"}));
+    EXPECT_TRUE(post && post->ends_with("403"));
+  }
+  const auto plain = get(*gateway, "http://allowed.test/no", {"-w", "%{http_code}"});
+  EXPECT_TRUE(plain && plain->ends_with("403"));
+}
+
+TEST_F(GatewayTest, WhatIsAskedForMustBeWhatWasConnectedTo) {
+  auto gateway = start({rule("allow", {"allowed.test"}), rule("allow", {"other.test"})});
+  const auto root = gateway->root_file().string();
+  // SNI of another name, though that is allowed too.
+  const auto port = std::to_string(gateway->leads_to("allowed.test:443"));
+  const auto fronted = curl({"--connect-to", "other.test:443:127.0.0.1:" + port, "https://other.test/", "--cacert",
+                             root, "-w", "%{http_code}"});
+  ASSERT_TRUE(fronted) << fronted.error().describe();
+  EXPECT_TRUE(fronted->ends_with("403")) << *fronted;
+  // No SNI.
+  const auto silent = curl({"https://127.0.0.1:" + port + "/", "-k", "-w", "%{http_code}"});
+  EXPECT_TRUE(silent && silent->ends_with("403")) << silent.value_or("");
+  // Another Host, first or later.
+  const auto host = get(*gateway, "http://allowed.test/", {"-H", "Host: other.test", "-w", "%{http_code}"});
+  EXPECT_TRUE(host && host->ends_with("403")) << host.value_or("");
+  for (const auto& entry : gateway->log(3)) EXPECT_EQ(entry["allowed"], false) << entry;
+}
+
+TEST_F(GatewayTest, ANameThatLeadsToAPrivateAddressIsDenied) {
+  auto gateway = start({rule("allow", {"**"})});
+  for (const auto* name : {"metadata.test", "private.test", "loopback.test"}) {
+    const auto answer = get(*gateway, std::string("http://") + name + "/", {"-w", "%{http_code}"});
+    ASSERT_TRUE(answer) << answer.error().describe();
+    EXPECT_TRUE(answer->ends_with("403")) << *answer;
+  }
+  const auto direct = get(*gateway, "http://169.254.169.254/latest/", {"-w", "%{http_code}"});
+  EXPECT_TRUE(direct && direct->ends_with("403"));
+}
+
+TEST_F(GatewayTest, TheHostsServicesNeedTheirOwnRule) {
+  auto gateway = start({rule("allow", {"**"})});
+  const auto denied = get(*gateway, "http://host.docker.internal:8079/", {"-w", "%{http_code}"});
+  EXPECT_TRUE(denied && denied->ends_with("403")) << denied.value_or("");
+  ASSERT_TRUE(gateway->configure({rule("allow", {"localhost:8079"})}));
+  const auto allowed = get(*gateway, "http://host.docker.internal:8079/", {"-w", "%{http_code}"});
+  EXPECT_TRUE(allowed && allowed->ends_with("204")) << allowed.value_or("");
+}
+
+TEST_F(GatewayTest, TheExplicitProxyServesAllForms) {
+  auto gateway = start({rule("allow", {"allowed.test"})});
+  const auto proxy = "http://127.0.0.1:" + std::to_string(gateway->proxy());
+  const auto plain = curl({"-x", proxy, "http://allowed.test/p", "http://allowed.test/q"});
+  EXPECT_EQ(plain.value_or(plain ? "" : plain.error().describe()),
+            "plain GET /p allowed.test\nplain GET /q allowed.test\n");
+  const auto tunnel = curl({"-x", proxy, "https://allowed.test/t", "--cacert", world_->public_root});
+  EXPECT_TRUE(tunnel && tunnel->find("GET /t") != std::string::npos) << (tunnel ? *tunnel : tunnel.error().describe());
+  const auto denied = curl({"-x", proxy, "http://denied.test/", "-w", "%{http_code}"});
+  EXPECT_TRUE(denied && denied->ends_with("403"));
+  const auto hidden =
+      curl({"-x", proxy, "https://denied.test/", "--cacert", gateway->root_file().string(), "-w", "%{http_code}"});
+  EXPECT_TRUE(hidden && hidden->ends_with("403")) << (hidden ? *hidden : hidden.error().describe());
+  EXPECT_EQ(gateway->log(3)[2]["kind"], "forward-bypass");
+}
+
+TEST_F(GatewayTest, AnInvalidCertificateOfTheServerIsTold) {
+  auto gateway = start({rule("allow", {"wrong.test"}, {"GET"}, {"/**"})});
+  const auto answer = get(*gateway, "https://wrong.test/", trusting(gateway->root_file(), {"-w", "%{http_code}"}));
+  ASSERT_TRUE(answer) << answer.error().describe();
+  EXPECT_TRUE(answer->ends_with("502")) << *answer;
+  EXPECT_NE(answer->find("certificate"), std::string::npos) << *answer;
+}
+
+TEST_F(GatewayTest, AServerThatIsNotThereIsAConnectionFailure) {
+  auto gateway = start({rule("allow", {"**"})});
+  const auto refused = get(*gateway, "http://allowed.test:4444/");
+  EXPECT_FALSE(refused);
+  const auto proxy = "http://127.0.0.1:" + std::to_string(gateway->proxy());
+  const auto told = curl({"-x", proxy, "http://allowed.test:4444/", "-w", "%{http_code}"});
+  EXPECT_TRUE(told && told->ends_with("502")) << told.value_or("");
+}
+
+std::string dns_query(const std::string& name, DnsType type) {
+  std::string query("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00", 12);
+  std::size_t at = 0;
+  while (at < name.size()) {
+    const auto end = std::min(name.find('.', at), name.size());
+    query += static_cast<char>(end - at) + name.substr(at, end - at);
+    at = end + 1;
+  }
+  query += std::string("\0\0", 2) + static_cast<char>(type) + std::string("\0\1", 2);
+  return query;
+}
+
+TEST_F(GatewayTest, NamesExistAsPolicyAndTheHostSay) {
+  auto gateway = start({rule("allow", {"allowed.test:8443"}), rule("allow", {"missing.test"})});
+  const auto answer = [&](const std::string& name, DnsType type) {
+    const auto reply = gateway->dns(dns_query(name, type));
+    EXPECT_GE(reply.size(), 12U);
+    return std::pair(reply[3] & 15, static_cast<int>(reply[7]));  // code, answers
+  };
+  EXPECT_EQ(answer("allowed.test", DnsType::kA), std::pair(0, 1));
+  EXPECT_EQ(answer("missing.test", DnsType::kA).second, 0);
+  EXPECT_EQ(answer("denied.test", DnsType::kA), std::pair(0, 1));
+  EXPECT_EQ(answer("no-such-name-at-all.test", DnsType::kA), std::pair(0, 1));
+  EXPECT_EQ(answer("allowed.test", DnsType::kAaaa), std::pair(0, 0));
+  EXPECT_EQ(answer("allowed.test", DnsType::kHttps), std::pair(0, 0));
+  EXPECT_EQ(answer("denied.test", DnsType::kTxt), std::pair(5, 0));
+  const auto garbage = gateway->dns("garbage");
+  EXPECT_EQ(garbage.size(), 12U);
+}
+
+TEST_F(GatewayTest, ANewDenialCutsWhatIsOpen) {
+  auto gateway = start({rule("allow", {"**"})});
+  const auto flow = [&]() -> wire::Awaitable<bool> {
+    wire::Http2Head head;
+    head.method = "CONNECT";
+    head.path = "allowed.test:443";
+    auto stream = *gateway->port()->open(std::move(head), false);
+    const auto response = co_await stream->response();
+    EXPECT_EQ(response ? response->status : 0, 200);
+    co_return response.has_value();
+  };
+  ASSERT_TRUE(gateway->run(flow()));
+  EXPECT_EQ(gateway->status()["connections"], 1);
+  ASSERT_TRUE(gateway->configure({rule("allow", {"**"}), rule("deny", {"allowed.test"})}));
+  for (int i = 0; i < 500 && gateway->status()["connections"] != 0; ++i) {
+  }
+  EXPECT_EQ(gateway->status()["connections"], 0);
+}
+
+TEST_F(GatewayTest, Http1PassesWhole) {
+  auto gateway = start({rule("allow", {"python.test"}, {"GET", "POST"}, {"/**"})});
+  const auto root = gateway->root_file().string();
+  for (const std::string base : {"http://python.test", "https://python.test"}) {
+    const auto fetch = [&](const std::string& path, std::vector<std::string> more) {
+      const auto answer = get(*gateway, base + path, trusting(root, std::move(more)));
+      return answer ? *answer : answer.error().describe();
+    };
+    EXPECT_EQ(fetch("/body", {"-d", "counted"}), "counted");
+    EXPECT_EQ(fetch("/body", {"-d", "in chunks", "-H", "Transfer-Encoding: chunked"}), "in chunks");
+    EXPECT_EQ(fetch("/continue", {"-d", "wait", "-H", "Expect: 100-continue"}), "wait");
+    EXPECT_EQ(fetch("/sse", {}), "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+    EXPECT_NE(fetch("/trailers", {"-i"}).find("checksum: abc"), std::string::npos);
+    EXPECT_NE(fetch("/early", {"-i"}).find("after the hints"), std::string::npos);
+    EXPECT_EQ(fetch("/early", {"-o", "/dev/null", "-w", "%{http_code}"}), "200");
+    EXPECT_EQ(fetch("/close", {}), "until the end");
+    EXPECT_EQ(fetch("/body", {"--http1.0", "-d", "old"}), "old");
+    EXPECT_EQ(fetch("/body", {"-I", "-X", "GET", "-w", "%{http_code}"}).substr(0, 12), "HTTP/1.1 200");
+  }
+}
+
+TEST_F(GatewayTest, CredentialsAreAddedAndNeverShown) {
+  json more;
+  more["credentials"] = {{{"kind", "service"},
+                          {"service", "s"},
+                          {"domains", {"allowed.test"}},
+                          {"header", "authorization"},
+                          {"format", "Bearer %s"},
+                          {"value", "real-value-of-service"}},
+                         {{"kind", "custom"},
+                          {"domains", {"python.test"}},
+                          {"placeholder", "sbx-cs-placeholder01"},
+                          {"in_body", true},
+                          {"value", "real/value+custom"}}};
+  auto gateway = start({rule("allow", {"**"})}, more);
+  const auto root = gateway->root_file().string();
+  for (const auto* version : {"--http1.1", "--http2"}) {
+    const auto service =
+        get(*gateway, "https://allowed.test/x", trusting(root, {version, "-H", "Authorization: Bearer from-guest"}));
+    ASSERT_TRUE(service) << service.error().describe();
+    EXPECT_NE(service->find("auth=Bearer *********************"), std::string::npos) << *service;
+  }
+  const auto custom = get(*gateway, "https://python.test/echo?k=sbx-cs-placeholder01",
+                          trusting(root, {"-i", "-H", "X-Key: sbx-cs-placeholder01", "-u", "user:sbx-cs-placeholder01",
+                                          "-d", "a sbx-cs-placeholder01 b"}));
+  ASSERT_TRUE(custom) << custom.error().describe();
+  EXPECT_EQ(custom->find("real"), std::string::npos) << *custom;
+  EXPECT_NE(custom->find("transfer-encoding"), std::string::npos) << *custom;
+  // Nothing over plain HTTP.
+  const auto plain = get(*gateway, "http://python.test/echo", {"-H", "X-Key: sbx-cs-placeholder01"});
+  EXPECT_TRUE(plain && plain->find("sbx-cs-placeholder01") != std::string::npos);
+  const auto encoded = get(*gateway, "https://python.test/gzip", trusting(root, {"-w", "%{http_code}"}));
+  EXPECT_TRUE(encoded && encoded->ends_with("502")) << encoded.value_or("");
+  for (const auto& entry : gateway->log(4)) EXPECT_EQ(entry.dump().find("real"), std::string::npos);
+}
+
+TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {
+  json more;
+  more["credentials"] = {{{"kind", "oauth"},
+                          {"token_endpoint", {{"host", "python.test"}, {"path", "/token"}}},
+                          {"domains", {"python.test"}},
+                          {"access_sentinel", "sentinel-for-access"},
+                          {"refresh_sentinel", "sentinel-for-refresh"}}};
+  auto gateway = start({rule("allow", {"**"})}, more);
+  const auto root = gateway->root_file().string();
+  const auto login = get(*gateway, "https://python.test/token", trusting(root, {"-d", "code=1"}));
+  ASSERT_TRUE(login) << login.error().describe();
+  const auto tokens = json::parse(*login);
+  EXPECT_EQ(tokens["access_token"], "sentinel-for-access");
+  EXPECT_EQ(tokens["refresh_token"], "sentinel-for-refresh");
+  const auto used =
+      get(*gateway, "https://python.test/echo", trusting(root, {"-H", "Authorization: Bearer sentinel-for-access"}));
+  ASSERT_TRUE(used) << used.error().describe();
+  EXPECT_EQ(used->find("real-access-token"), std::string::npos);
+  EXPECT_EQ(used->find("sentinel-for-access"), std::string::npos) << "the sentinel was sent to the server: " << *used;
+  const auto renewed =
+      get(*gateway, "https://python.test/token", trusting(root, {"-d", "refresh_token=sentinel-for-refresh"}));
+  ASSERT_TRUE(renewed);
+  EXPECT_EQ(renewed->find("real-refresh-token"), std::string::npos) << *renewed;
+}
+
+}  // namespace
+}  // namespace sbx::gateway::test
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (!::testing::GTEST_FLAG(list_tests)) {
+    const auto entered = sbx::gateway::test::enter_test_network(
+        {"44.0.0.1", "44.0.0.2", "44.0.0.3", "169.254.169.254", "10.1.2.3"},
+        "127.0.0.1 localhost\n44.0.0.1 allowed.test other.test\n44.0.0.2 wrong.test\n44.0.0.3 python.test\n"
+        "169.254.169.254 metadata.test\n10.1.2.3 private.test\n127.0.0.1 loopback.test\n");
+    if (!entered) {
+      std::fprintf(stderr, "no network of its own for the test: %s\n", entered.error().describe().c_str());
+      return 1;
+    }
+  }
+  return RUN_ALL_TESTS();
+}

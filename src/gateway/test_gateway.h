@@ -1,0 +1,84 @@
+// The real sbx-gateway, and beside it what a guest's side does: sessions on its port, and TCP ports on loopback that
+// lead through it, so that real clients (curl, git, openssl) can be put in front.
+#pragma once
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <future>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/command.h"
+#include "base/file.h"
+#include "gateway/authority.h"
+#include "wire/http2_session.h"
+
+namespace sbx::gateway::test {
+
+// "allow"/"deny" rules for a PolicyDocument.
+nlohmann::json rule(const std::string& decision, const std::vector<std::string>& resources,
+                    const std::vector<std::string>& methods = {}, const std::vector<std::string>& paths = {});
+
+class TestGateway {
+ public:
+  // Starts, resynchronises and configures it. `trusted` is what it takes for the host's certificate authorities (PEM).
+  TestGateway(std::vector<nlohmann::json> rules, const std::string& trusted,
+              nlohmann::json more = nlohmann::json::object());
+  ~TestGateway();
+  TestGateway(const TestGateway&) = delete;
+
+  Result<std::string> configure(std::vector<nlohmann::json> rules, nlohmann::json more = nlohmann::json::object());
+  // A port on 127.0.0.1; each connection to it is a CONNECT to `authority`.
+  std::uint16_t leads_to(const std::string& authority);
+  std::uint16_t proxy() { return leads_to("gateway.docker.internal:3128"); }
+  // The decisions so far, once there are `at_least` many.
+  std::vector<nlohmann::json> log(std::size_t at_least);
+  nlohmann::json status();
+  // Answer of POST /dns-query.
+  std::string dns(const std::string& query);
+
+  // What the sandbox trusts.
+  std::filesystem::path root_file() const { return folder_.path() / "root.pem"; }
+  const std::filesystem::path& folder() const { return folder_.path(); }
+  const std::shared_ptr<wire::Http2Session>& port() const { return port_; }
+  pid_t pid() const { return process_.pid(); }
+  bool running();
+
+  // Runs a coroutine on the event loop and waits for its value.
+  template <typename T>
+  T run(boost::asio::awaitable<T> flow);
+
+ private:
+  nlohmann::json document(std::vector<nlohmann::json> rules, nlohmann::json more) const;
+
+  TemporaryFolder folder_;
+  CertifiedKey root_;
+  CertifiedKey intermediate_;
+  boost::asio::io_context io_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
+  Subprocess process_;
+  std::shared_ptr<wire::Http2Session> port_;
+  std::shared_ptr<wire::Http2Session> control_;
+  std::thread thread_;
+};
+
+}  // namespace sbx::gateway::test
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_future.hpp>
+
+namespace sbx::gateway::test {
+template <typename T>
+T TestGateway::run(boost::asio::awaitable<T> flow) {
+  auto future = boost::asio::co_spawn(io_, std::move(flow), boost::asio::use_future);
+  if (future.wait_for(std::chrono::seconds(60)) != std::future_status::ready) {
+    std::fprintf(stderr, "a flow of the test hangs\n");
+    std::abort();
+  }
+  return future.get();
+}
+}  // namespace sbx::gateway::test

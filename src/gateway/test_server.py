@@ -1,0 +1,135 @@
+"""An HTTP/1.1 server for the gateway's tests: ADDRESS PORT [CERTIFICATE KEY].
+
+/echo        the request's head as JSON          /sse        three events, each sent when the last was acknowledged by time
+/body        the request's body                  /trailers   chunked, with a trailer
+/continue    100, then the body                  /websocket  echoes text frames
+/early       103 with a Link, then 200           /gzip       an encoded body, whatever was accepted
+/token       an OAuth token response             /close      a body that ends with the connection
+"""
+import base64, gzip, hashlib, json, socket, ssl, sys, threading, time
+
+
+def read_head(stream):
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = stream.recv(1)
+        if not byte:
+            return None
+        head += byte
+    return head.decode("latin1")
+
+
+def read_exactly(stream, n):
+    data = b""
+    while len(data) < n:
+        piece = stream.recv(n - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
+
+
+def read_body(stream, headers):
+    if headers.get("transfer-encoding") == "chunked":
+        body = b""
+        while True:
+            line = b""
+            while not line.endswith(b"\r\n"):
+                line += read_exactly(stream, 1)
+            size = int(line.split(b";")[0], 16)
+            if size == 0:
+                while read_exactly(stream, 2) != b"\r\n":  # trailers: not used here
+                    pass
+                return body
+            body += read_exactly(stream, size)
+            read_exactly(stream, 2)
+    return read_exactly(stream, int(headers.get("content-length", "0")))
+
+
+def respond(stream, body, extra="", status="200 OK"):
+    stream.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{extra}\r\n".encode() + body)
+
+
+def websocket(stream, headers):
+    accept = base64.b64encode(hashlib.sha1((headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest())
+    stream.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+    while True:
+        first, second = read_exactly(stream, 2)
+        if first & 15 == 8:
+            return
+        mask = read_exactly(stream, 4)
+        data = bytes(b ^ mask[i % 4] for i, b in enumerate(read_exactly(stream, second & 127)))
+        stream.sendall(bytes([0x81, len(data)]) + data)
+
+
+def serve(stream):
+    while (head := read_head(stream)) is not None:
+        lines = head.split("\r\n")
+        method, target, _ = lines[0].split(" ")
+        headers = {}
+        for line in lines[1:]:
+            if line:
+                name, value = line.split(":", 1)
+                headers[name.lower()] = value.strip()
+        path = target.split("?")[0]
+        if path == "/continue":
+            stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if path == "/websocket":
+            return websocket(stream, headers)
+        body = read_body(stream, headers)
+        if path == "/echo":
+            respond(stream, json.dumps({"line": lines[0], "headers": headers, "body": body.decode("latin1")}).encode(), f"X-Echo: {headers.get('authorization', '')}\r\n")
+        elif path in ("/body", "/continue"):
+            respond(stream, body)
+        elif path == "/sse":
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for i in range(3):
+                event = f"data: {i}\n\n".encode()
+                stream.sendall(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+                time.sleep(0.3)
+            stream.sendall(b"0\r\n\r\n")
+        elif path == "/trailers":
+            stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum\r\n\r\n4\r\nbody\r\n0\r\nChecksum: abc\r\n\r\n")
+        elif path == "/early":
+            stream.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+            respond(stream, b"after the hints")
+        elif path == "/gzip":
+            respond(stream, gzip.compress(b"encoded"), "Content-Encoding: gzip\r\n")
+        elif path == "/token":
+            respond(stream, json.dumps({"access_token": "real-access-token", "refresh_token": "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
+        elif path == "/close":
+            stream.sendall(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+            return
+        else:
+            respond(stream, b"nothing here", status="404 Not Found")
+
+
+def handle(connection, context):
+    try:
+        stream = context.wrap_socket(connection, server_side=True) if context else connection
+        serve(stream)
+        if context:
+            stream = stream.unwrap()
+    except (OSError, EOFError, ValueError):
+        pass
+    finally:
+        connection.close()
+        try:
+            stream.close()
+        except (OSError, NameError, UnboundLocalError):
+            pass
+
+
+def main():
+    context = None
+    if len(sys.argv) > 3:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[3], sys.argv[4])
+        context.set_alpn_protocols(["http/1.1"])
+    with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listener:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=handle, args=(connection, context), daemon=True).start()
+
+
+main()
