@@ -1,80 +1,13 @@
 // sbx-gateway as a sandbox meets it: real clients, real servers, a network without an uplink.
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-
-#include <filesystem>
-#include <fstream>
 
 #include "gateway/dns_message.h"
-#include "gateway/test_gateway.h"
-#include "gateway/test_network.h"
-#include "gateway/test_servers.h"
+#include "gateway/test_world.h"
 
 namespace sbx::gateway::test {
 namespace {
 
 using nlohmann::json;
-
-constexpr const char* kSite = R"(
-server {
-  listen 44.0.0.1:80;
-  location / { return 200 "plain $request_method $request_uri $host\n"; }
-}
-server {
-  listen 44.0.0.1:443 ssl http2;
-  ssl_certificate FOLDER/allowed.test.pem;
-  ssl_certificate_key FOLDER/allowed.test.key;
-  location / { return 200 "$server_protocol $request_method $request_uri auth=$http_authorization key=$http_x_api_key arg=$arg_k\n"; }
-}
-server {
-  listen 44.0.0.2:443 ssl;
-  ssl_certificate FOLDER/allowed.test.pem;
-  ssl_certificate_key FOLDER/allowed.test.key;
-  location / { return 200 "wrong certificate\n"; }
-}
-)";
-
-// One set of servers for all tests.
-struct World {
-  PublicAuthority authority;
-  Nginx nginx{authority, {"allowed.test"}, kSite};
-  PythonServer plain{authority, "44.0.0.3", 80, ""};
-  PythonServer secure{authority, "44.0.0.3", 443, "python.test"};
-  std::string public_root;
-  TemporaryFolder folder = TemporaryFolder::make("sbx-world").value();
-  World() {
-    public_root = folder.path() / "public.pem";
-    EXPECT_TRUE(write_file_atomically(public_root, authority.root()));
-  }
-};
-
-class GatewayTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() { world_ = new World; }
-  static void TearDownTestSuite() {
-    delete world_;
-    world_ = nullptr;
-  }
-  std::unique_ptr<TestGateway> start(std::vector<json> rules, json more = json::object()) {
-    return std::make_unique<TestGateway>(std::move(rules), world_->authority.root(), std::move(more));
-  }
-  // curl to `url`, whose connection is a CONNECT to NAME:PORT as the URL says.
-  static Result<std::string> get(TestGateway& gateway, const std::string& url, std::vector<std::string> more = {}) {
-    const bool tls = url.starts_with("https");
-    const auto host = url.substr(tls ? 8 : 7, url.find('/', 8) - (tls ? 8 : 7));
-    const auto authority = host.find(':') == std::string::npos ? host + (tls ? ":443" : ":80") : host;
-    const auto port = gateway.leads_to(authority);
-    std::vector<std::string> arguments{"--connect-to", authority + ":127.0.0.1:" + std::to_string(port), url};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return curl(std::move(arguments));
-  }
-  static std::vector<std::string> trusting(const std::string& file, std::vector<std::string> more = {}) {
-    more.insert(more.end(), {"--cacert", file});
-    return more;
-  }
-  static World* world_;
-};
-World* GatewayTest::world_ = nullptr;
 
 TEST_F(GatewayTest, AllowedHttpArrives) {
   auto gateway = start({rule("allow", {"allowed.test:80"})});
@@ -117,20 +50,13 @@ TEST_F(GatewayTest, ADenialIsA403WhateverCarriesIt) {
 
 TEST_F(GatewayTest, OtherTcpThatIsDeniedIsReset) {
   auto gateway = start({});
-  const auto talk = [&](std::string authority, std::string words) -> wire::Awaitable<std::pair<int, bool>> {
-    wire::Http2Head head;
-    head.method = "CONNECT";
-    head.path = std::move(authority);
-    auto stream = *gateway->port()->open(std::move(head), false);
-    const auto response = co_await stream->response();
-    const int status = response ? response->status : 0;
-    (void)co_await stream->write(words);
-    co_await stream->closed();
-    co_return std::pair(status, stream->reset_code() != 0);
-  };
-  EXPECT_EQ(gateway->run(talk("denied.test:22", "SSH-2.0-x\r\n")).first, 403);
-  EXPECT_EQ(gateway->run(talk("denied.test:9999", "SSH-2.0-x\r\n")), std::pair(200, true));
-  EXPECT_EQ(gateway->run(talk("denied.test:9999", std::string("\x16\x03\x01\x00\x05hello", 10))), std::pair(200, true));
+  EXPECT_EQ(talk(*gateway, "denied.test:22", "SSH-2.0-x\r\n", false).status, 403);
+  for (const auto& words : {std::string("SSH-2.0-x\r\n"), std::string("\x16\x03\x01\x00\x05hello", 10)}) {
+    const auto said = talk(*gateway, "denied.test:9999", words, false);
+    EXPECT_EQ(said.status, 200);
+    EXPECT_TRUE(said.reset);
+    EXPECT_EQ(said.answer, "");
+  }
   for (const auto& entry : gateway->log(3)) {
     EXPECT_EQ(entry["allowed"], false);
     EXPECT_EQ(entry["kind"], "network");
@@ -358,17 +284,4 @@ TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {
 }  // namespace
 }  // namespace sbx::gateway::test
 
-int main(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
-  if (!::testing::GTEST_FLAG(list_tests)) {
-    const auto entered = sbx::gateway::test::enter_test_network(
-        {"44.0.0.1", "44.0.0.2", "44.0.0.3", "169.254.169.254", "10.1.2.3"},
-        "127.0.0.1 localhost\n44.0.0.1 allowed.test other.test\n44.0.0.2 wrong.test\n44.0.0.3 python.test\n"
-        "169.254.169.254 metadata.test\n10.1.2.3 private.test\n127.0.0.1 loopback.test\n");
-    if (!entered) {
-      std::fprintf(stderr, "no network of its own for the test: %s\n", entered.error().describe().c_str());
-      return 1;
-    }
-  }
-  return RUN_ALL_TESTS();
-}
+int main(int argc, char** argv) { return sbx::gateway::test::main_in_test_network(argc, argv); }

@@ -1,6 +1,8 @@
 #include "gateway/test_gateway.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -123,7 +125,7 @@ json rule(const std::string& decision, const std::vector<std::string>& resources
   return result;
 }
 
-TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more)
+TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more, Port kind)
     : folder_(TemporaryFolder::make("sbx-gateway-test").value()),
       root_(make_root("sbx test sandboxes").value()),
       intermediate_(make_intermediate(root_, "a gateway under test", std::chrono::hours(1)).value()),
@@ -148,14 +150,20 @@ TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, js
   const auto resync = [&]() -> Awaitable<bool> {
     const auto done = co_await wire::resync_as_guest(*port);
     if (!done) co_return false;
+    if (kind == Port::kRaw) {
+      raw_port_.reset(port->release());
+      ::fcntl(raw_port_.get(), F_SETFL, ::fcntl(raw_port_.get(), F_GETFL) & ~O_NONBLOCK);
+      co_return true;
+    }
     wire::Http2Limits limits;
     limits.max_concurrent_streams = 200'000;
     port_ = wire::Http2Session::client(std::move(*port), limits);
     co_return true;
   };
   EXPECT_TRUE(run(resync()));
-  asio::co_spawn(
-      io_, [p = port_]() -> Awaitable<void> { (void)co_await p->run(); }, asio::detached);
+  if (port_)
+    asio::co_spawn(
+        io_, [p = port_]() -> Awaitable<void> { (void)co_await p->run(); }, asio::detached);
   const auto configured = configure(std::move(rules), std::move(more));
   EXPECT_TRUE(configured) << configured.error().describe();
 }
@@ -165,16 +173,35 @@ TestGateway::~TestGateway() {
     if (port_) port_->close();
     control_->close();
   });
+  if (!process_.running()) {
+    stop();
+    return;
+  }
   process_.kill(SIGKILL);
   const auto end = process_.wait();
   EXPECT_TRUE(end && (end->success() || end->signal == SIGKILL))
       << "the gateway ended by itself: " << (end ? end->describe() : "");
+  stop();
+}
+
+void TestGateway::stop() {
   work_.reset();
   io_.stop();
   thread_.join();
 }
 
-bool TestGateway::running() { return ::kill(process_.pid(), 0) == 0 && port_->alive(); }
+bool TestGateway::running() const {
+  pollfd ended{process_.pidfd(), POLLIN, 0};
+  return ::poll(&ended, 1, 0) == 0;
+}
+
+ExitStatus TestGateway::wait_for_end() {
+  pollfd ended{process_.pidfd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&ended, 1, 60'000), 1) << "the gateway goes on";
+  auto status = process_.wait();
+  EXPECT_TRUE(status);
+  return status.value_or(ExitStatus{});
+}
 
 json TestGateway::document(std::vector<json> rules, json more) const {
   json config = std::move(more);

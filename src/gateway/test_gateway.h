@@ -26,8 +26,10 @@ nlohmann::json rule(const std::string& decision, const std::vector<std::string>&
 class TestGateway {
  public:
   // Starts, resynchronises and configures it. `trusted` is what it takes for the host's certificate authorities (PEM).
+  // kRaw: no session on the port, its bytes are the test's.
+  enum class Port { kSession, kRaw };
   TestGateway(std::vector<nlohmann::json> rules, const std::string& trusted,
-              nlohmann::json more = nlohmann::json::object());
+              nlohmann::json more = nlohmann::json::object(), Port port = Port::kSession);
   ~TestGateway();
   TestGateway(const TestGateway&) = delete;
 
@@ -46,13 +48,19 @@ class TestGateway {
   const std::filesystem::path& folder() const { return folder_.path(); }
   const std::shared_ptr<wire::Http2Session>& port() const { return port_; }
   pid_t pid() const { return process_.pid(); }
-  bool running();
+  // kRaw: the guest's end of the port, after resynchronisation.
+  int raw_port() const { return raw_port_.get(); }
+  // Whether the gateway has not ended (it may be about to).
+  bool running() const;
+  // Waits for the gateway to end by itself.
+  ExitStatus wait_for_end();
 
   // Runs a coroutine on the event loop and waits for its value.
   template <typename T>
   T run(boost::asio::awaitable<T> flow);
 
  private:
+  void stop();
   nlohmann::json document(std::vector<nlohmann::json> rules, nlohmann::json more) const;
 
   TemporaryFolder folder_;
@@ -61,6 +69,7 @@ class TestGateway {
   boost::asio::io_context io_;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   Subprocess process_;
+  UniqueFd raw_port_;
   std::shared_ptr<wire::Http2Session> port_;
   std::shared_ptr<wire::Http2Session> control_;
   std::thread thread_;

@@ -1,0 +1,116 @@
+// Protocols that a gateway must carry: WebSocket, gRPC, protocols whose server speaks first, and upstream proxies.
+#include <gtest/gtest.h>
+
+#include "gateway/test_world.h"
+
+namespace sbx::gateway::test {
+namespace {
+
+using nlohmann::json;
+
+Result<std::string> python(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "/usr/bin/python3");
+  return Command(std::move(arguments)).output();
+}
+
+Subprocess background(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "/usr/bin/python3");
+  auto started = Command(std::move(arguments)).die_with_parent().start();
+  EXPECT_TRUE(started);
+  return std::move(*started);
+}
+
+class ProtocolsTest : public GatewayTest {};
+
+TEST_F(ProtocolsTest, WebSocketsPassThroughAGatewayThatReads) {
+  auto gateway = start({rule("allow", {"python.test"}, {"GET"}, {"/websocket"})});
+  const auto port = gateway->leads_to("python.test:443");
+  const auto said = python({SBX_TEST_CLIENT, "websocket", "python.test", std::to_string(port), gateway->root_file()});
+  EXPECT_EQ(said.value_or(said ? "" : said.error().describe()), "HTTP/1.1 101 Switching Protocols\nfirst\nsecond\n");
+}
+
+TEST_F(ProtocolsTest, GrpcStreamsAndItsTrailersPass) {
+  world_->authority.write(world_->folder.path(), "grpc.test");
+  const auto file = [&](const char* suffix) {
+    return (world_->folder.path() / (std::string("grpc.test") + suffix)).string();
+  };
+  const auto server = background({SBX_TEST_GRPC_SERVER, "44.0.0.4", "443", file(".pem"), file(".key")});
+  wait_for_listener("44.0.0.4", 443);
+  // Once read request by request, once passed through.
+  for (const bool reads : {true, false}) {
+    auto gateway = reads ? start({rule("allow", {"grpc.test"}, {"POST"}, {"/test.Echo/**"})})
+                         : start({rule("allow", {"grpc.test"})});
+    const auto port = gateway->leads_to("grpc.test:443");
+    const auto root = reads ? gateway->root_file().string() : world_->public_root;
+    const auto said = python({SBX_TEST_CLIENT, "grpc", "grpc.test", std::to_string(port), root});
+    EXPECT_EQ(said.value_or(said ? "" : said.error().describe()), "A\nB\nC\nFAILED_PRECONDITION as asked\n");
+  }
+}
+
+TEST_F(ProtocolsTest, AServerThatSpeaksFirstIsHeard) {
+  auto gateway = start({rule("allow", {"allowed.test"})});
+  const auto server = background(
+      {"-c",
+       "import socket\nl=socket.create_server(('44.0.0.1',2525))\nc,_=l.accept()\nc.sendall(b'220 hello\\r\\n')\n"
+       "d=c.recv(100)\nc.sendall(b'250 '+d)\nc.close()\n"});
+  wait_for_listener("44.0.0.3", 80);
+  Talk said;
+  // The listener takes one connection: this is it, as soon as it listens.
+  for (int i = 0; i < 1000 && said.status != 200; ++i) {
+    const auto flow = [&]() -> wire::Awaitable<Talk> {
+      Talk result;
+      wire::Http2Head head;
+      head.method = "CONNECT";
+      head.path = "allowed.test:2525";
+      auto stream = *gateway->port()->open(std::move(head), false);
+      const auto response = co_await stream->response();
+      result.status = response ? response->status : 0;
+      if (result.status != 200) co_return result;
+      const auto greeting = co_await stream->read_chunk();
+      result.answer = greeting.value_or("");
+      (void)co_await stream->write("HELO x\r\n");
+      const auto reply = co_await stream->read_chunk();
+      result.answer += reply.value_or("");
+      co_return result;
+    };
+    said = gateway->run(flow());
+  }
+  EXPECT_EQ(said.answer, "220 hello\r\n250 HELO x\r\n");
+  EXPECT_EQ(gateway->log(1).back()["kind"], "network");
+}
+
+TEST_F(ProtocolsTest, UpstreamProxiesAreAskedByName) {
+  struct Case {
+    const char* kind;
+    const char* port;
+    const char* user;
+  };
+  for (const auto& [kind, port, user] :
+       {Case{"http", "3101", ""}, Case{"http", "3102", "me"}, Case{"socks", "3103", ""}, Case{"socks", "3104", "me"}}) {
+    const auto proxy = background({SBX_TEST_PROXY, kind, port, user, "p@ss"});
+    wait_for_listener("44.0.0.9", static_cast<std::uint16_t>(std::stoi(port)));
+    const std::string scheme = std::string(kind) == "http" ? "http" : "socks5h";
+    const auto url = [&](const std::string& password) {
+      return scheme + "://" + (*user != '\0' ? std::string(user) + ":" + password + "@" : "") + "proxy.test:" + port;
+    };
+    json more;
+    more["upstream_proxy"] = {{"url", url("p%40ss")}, {"no_proxy", "python.test,.internal"}};
+    auto gateway = start({rule("allow", {"**"})}, more);
+    // A name that only the proxy knows.
+    const auto through = get(*gateway, "http://elsewhere.test/x");
+    EXPECT_EQ(through.value_or(through ? "" : through.error().describe()), "plain GET /x elsewhere.test\n") << kind;
+    const auto direct = get(*gateway, "http://python.test/body", {"-d", "direct"});
+    EXPECT_EQ(direct.value_or(direct ? "" : direct.error().describe()), "direct");
+    const auto local = get(*gateway, "http://169.254.169.254/", {"-w", "%{http_code}"});
+    EXPECT_TRUE(local && local->ends_with("403"));
+    if (*user == '\0') continue;
+    more["upstream_proxy"]["url"] = url("wrong");
+    ASSERT_TRUE(gateway->configure({rule("allow", {"**"})}, more));
+    EXPECT_FALSE(get(*gateway, "http://elsewhere.test/x"));
+  }
+}
+
+}  // namespace
+}  // namespace sbx::gateway::test
+
+int main(int argc, char** argv) { return sbx::gateway::test::main_in_test_network(argc, argv); }
