@@ -59,6 +59,9 @@ SBX_HANDLER(diagnose) {
   }
   const bool writable = ::access(paths.home.c_str(), W_OK) == 0;
   add(checks, "Storage directories", writable ? "pass" : "fail", paths.home.native());
+  const auto secrets = co_await daemon.lifecycle.secrets().store();
+  add(checks, "Secrets", secrets ? "pass" : "fail", secrets ? secrets->description : secrets.error().message,
+      secrets ? "" : "docs/secrets.md");
   add(checks, "Network", "warn", "sandboxes have no network yet", "the gateway is not built yet");
   co_return json{{"checks", checks}};
 }

@@ -114,6 +114,8 @@ SBX_HANDLER(get_sandbox) {
     }
     view["uptime_ms"] = store::now_ms() - row.started_at;
   }
+  const json secrets = co_await secrets_of(daemon, row.id);
+  if (!secrets.empty()) view["secrets"] = secrets;
   co_return view;
 }
 
@@ -190,7 +192,6 @@ SBX_HANDLER(prune) {
 }
 
 SBX_HANDLER(reset) {
-  (void)request;
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   sandbox::Lifecycle::RemoveOptions options;
   options.force = true;
@@ -207,7 +208,12 @@ SBX_HANDLER(reset) {
   for (const auto& entry : images) {
     SBX_CO_CHECK(image::remove_image(folder, entry.id), "removing an image");
   }
-  co_return json{{"sandboxes", rows.size()}, {"templates", templates.size()}, {"images", images.size()}};
+  std::size_t secrets = 0;
+  if (!bool_field(request.body, "preserve_secrets")) {
+    SBX_CO_TRY(secrets, co_await daemon.lifecycle.secrets().destroy(), "removing the secrets");
+  }
+  co_return json{
+      {"sandboxes", rows.size()}, {"templates", templates.size()}, {"images", images.size()}, {"secrets", secrets}};
 }
 
 SBX_HANDLER(list_images) {

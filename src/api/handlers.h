@@ -21,11 +21,17 @@ SBX_HANDLER(signal_exec);
 SBX_HANDLER(resize_exec);
 SBX_HANDLER(prune);
 SBX_HANDLER(reset);
+SBX_HANDLER(list_secrets);
+SBX_HANDLER(set_secret);
+SBX_HANDLER(remove_secrets);
 SBX_HANDLER(list_images);
 SBX_HANDLER(build_image);
 SBX_HANDLER(remove_image);
 SBX_HANDLER(list_templates);
 SBX_HANDLER(remove_template);
+
+// The secrets that a sandbox has the use of: [{"name","source":"global|sandbox"}].
+Awaitable<nlohmann::json> secrets_of(Daemon& daemon, std::string sandbox_id);
 
 // An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
 Result<nlohmann::json> exec_head(const nlohmann::json& body);

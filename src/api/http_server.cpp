@@ -11,6 +11,7 @@
 #include <deque>
 
 #include "api/exec_bridge.h"
+#include "api/secret_body.h"
 #include "sandbox/json_fields.h"
 #include "store/clock.h"
 #include "wire/signal.h"
@@ -189,8 +190,9 @@ Awaitable<void> send_logs(Socket& socket, const HttpRequest& http_request, Daemo
     co_await asio::async_write(socket, http::make_chunk_last(), into(error));
 }
 
-Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, Daemon& daemon, bool& upgraded) {
+Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, LockedString secret, Daemon& daemon, bool& upgraded) {
   Request request;
+  request.secret = std::move(secret);
   request.method = std::string(http_request.method_string());
   parse_target(std::string_view(http_request.target().data(), http_request.target().size()), request);
   auto route = find_route(request);
@@ -239,18 +241,46 @@ Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, Daemon& daemon
   co_return co_await send_json(socket, http_request, 200, *result);
 }
 
+bool carries_secret(const http::request_header<>& head) {
+  Request request;
+  request.method = std::string(head.method_string());
+  parse_target(std::string_view(head.target().data(), head.target().size()), request);
+  const auto route = find_route(request);
+  return route && (*route)->kind == Kind::kSecret;
+}
+
+// The next request; its body is in `request` or in `secret`. False at the end of the connection.
+Awaitable<bool> read_request(Socket& socket, ConnectionBuffer& buffer, HttpRequest& request, LockedString& secret) {
+  http::request_parser<http::empty_body> head;
+  head.body_limit(kLargestBody);
+  boost::system::error_code error;
+  co_await http::async_read_header(socket, buffer.get(), head, into(error));
+  if (error) co_return false;
+  if (carries_secret(head.get())) {
+    http::request_parser<LockedBody> parser(std::move(head));
+    co_await http::async_read(socket, buffer.get(), parser, into(error));
+    buffer.wipe_taken();
+    auto message = parser.release();
+    secret = std::move(message.body());
+    request.base() = std::move(message.base());
+  } else {
+    http::request_parser<http::string_body> parser(std::move(head));
+    co_await http::async_read(socket, buffer.get(), parser, into(error));
+    request = parser.release();
+  }
+  co_return !error;
+}
+
 Awaitable<void> serve_connection(Socket socket, Daemon& daemon) {
-  beast::flat_buffer buffer;
+  ConnectionBuffer buffer;
   for (bool going = true; going;) {
-    http::request_parser<http::string_body> parser;
-    parser.body_limit(kLargestBody);
-    boost::system::error_code error;
-    co_await http::async_read(socket, buffer, parser, into(error));
-    if (error) co_return;
-    HttpRequest request = parser.release();
+    HttpRequest request;
+    LockedString secret;
+    const bool read = co_await read_request(socket, buffer, request, secret);
+    if (!read) co_return;
     const auto started = store::now_ms();
     bool upgraded = false;
-    going = co_await answer(socket, request, daemon, upgraded);
+    going = co_await answer(socket, request, std::move(secret), daemon, upgraded);
     log_line({{"message", "http request"},
               {"method", std::string(request.method_string())},
               {"uri", std::string(request.target())},

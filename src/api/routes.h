@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/locked_string.h"
 #include "sandbox/lifecycle.h"
 
 namespace sbx::api {
@@ -22,6 +23,7 @@ struct Request {
   std::map<std::string, std::string> query;   // decoded
   std::map<std::string, std::string> params;  // from the pattern's {name} parts, decoded
   nlohmann::json body;                        // null if there was none
+  LockedString secret;                        // the body of a kSecret route, instead
 };
 
 // What the daemon's handlers work with. Outlives every request.
@@ -35,8 +37,9 @@ struct Daemon {
 using Handler = Awaitable<Result<nlohmann::json>> (*)(Daemon&, Request, Progress);
 
 // kAttach: a WebSocket; kLogs: a body of stdcopy frames; kWait: JSON that may take for ever, so that a client that
-// hangs up must be noticed. The server has code of its own for these three.
-enum class Kind { kJson, kAttach, kLogs, kWait };
+// hangs up must be noticed; kSecret: the body goes into locked memory, unparsed, and the answer is JSON. The server has
+// code of its own for these.
+enum class Kind { kJson, kAttach, kLogs, kWait, kSecret };
 
 struct Route {
   std::string_view method;

@@ -3,6 +3,7 @@
 // reached.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,6 +50,8 @@ sbx::sandbox::Awaitable<void> start(sbx::api::Daemon& daemon, asio::local::strea
   const auto executor = listener.get_executor();
   asio::co_spawn(executor, sbx::api::serve(std::move(listener), daemon), asio::detached);
   asio::co_spawn(executor, daemon.lifecycle.watch_idle(), asio::detached);
+  auto in_use = [&daemon] { return daemon.lifecycle.any_running(); };
+  asio::co_spawn(executor, daemon.lifecycle.secrets().keep_fresh(std::move(in_use)), asio::detached);
   if (ready_fd >= 0) {
     (void)sbx::write_all(ready_fd, "1");
     ::close(ready_fd);
@@ -100,6 +103,8 @@ Result<void> run(const Options& options) {
 int main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   ::umask(0077);
+  // Secrets: no core dump, and no look into our memory by other processes of this user.
+  ::prctl(PR_SET_DUMPABLE, 0);
   const auto options = parse(argc, argv);
   Result<void> result;
   try {

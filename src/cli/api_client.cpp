@@ -10,6 +10,7 @@
 
 #include "base/command.h"
 #include "base/file.h"
+#include "wire/length_prefix.h"
 
 namespace sbx::cli {
 
@@ -33,6 +34,13 @@ Result<UniqueFd> connect_to(const std::filesystem::path& path) {
     return fail(ErrorCode::kUnavailable, "the daemon is not running");
   }
   return fd;
+}
+
+Result<json> json_answer(int status, const std::string& text) {
+  json answer = json::parse(text, nullptr, false);
+  if (status >= 400) return std::unexpected(error_from(answer));
+  if (answer.is_discarded()) return fail(ErrorCode::kInternal, "the daemon's answer is not JSON");
+  return answer;
 }
 
 std::string request_text(const std::string& method, const std::string& target, const json& body, bool lines) {
@@ -189,14 +197,28 @@ Result<json> ApiClient::call_once(const std::string& method, const std::string& 
         answer = std::move(parsed);
     }
   }
-  if (!progress || status != 200) {
-    answer = json::parse(text, nullptr, false);
-    if (status >= 400) return std::unexpected(error_from(answer));
-    if (answer.is_discarded()) return fail(ErrorCode::kInternal, "the daemon's answer is not JSON");
-    return answer;
-  }
+  if (!progress || status != 200) return json_answer(status, text);
   if (answer.is_object() && answer.contains("result")) return answer["result"];
   return std::unexpected(error_from(answer));
+}
+
+Result<json> ApiClient::put_secret(const json& head, const LockedString& value) const {
+  const auto fd = SBX_TRY(connect(), "reaching the daemon");
+  const std::string prefix = wire::length_prefixed(head.dump(-1, ' ', false, json::error_handler_t::replace));
+  const std::string request =
+      "PUT /v1/secrets HTTP/1.1\r\nHost: sbx\r\nConnection: close\r\nContent-Type: application/vnd.sbx.secret\r\n"
+      "Content-Length: " +
+      std::to_string(prefix.size() + value.size()) + "\r\n\r\n" + prefix;
+  if (!write_all(fd.get(), request) || !write_all(fd.get(), value.reveal()))
+    return fail(ErrorCode::kUnavailable, kLost);
+  ResponseReader reader(fd.get());
+  const int status = SBX_TRY(reader.read_head(), "asking the daemon");
+  std::string text;
+  for (;;) {
+    const std::string piece = SBX_TRY(reader.read_piece(), "asking the daemon");
+    if (piece.empty()) return json_answer(status, text);
+    text += piece;
+  }
 }
 
 Result<void> ApiClient::stream(const std::string& target,

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/locked_string.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "store/paths.h"
@@ -25,6 +26,8 @@ class ApiClient {
   using Progress = std::function<void(const std::string&)>;
   Result<nlohmann::json> call(const std::string& method, const std::string& target,
                               const nlohmann::json& body = nullptr, const Progress& progress = {}) const;
+  // PUT /v1/secrets: `head` and the value, which goes from locked memory to the socket.
+  Result<nlohmann::json> put_secret(const nlohmann::json& head, const LockedString& value) const;
   // A GET whose body goes to `sink` as it comes. kNotFound and the like as call().
   Result<void> stream(const std::string& target, const std::function<Result<void>(std::string_view)>& sink) const;
   bool start_daemon = true;

@@ -6,12 +6,11 @@
 #include <memory>
 #include <set>
 
+#include "cli/command_groups.h"
 #include "cli/units.h"
 
 namespace sbx::cli {
 namespace {
-
-using Action = std::function<Result<int>(const ApiClient&)>;
 
 // Flags of the reference that this version does not have: refused in words, never ignored.
 void refuse_flags(CLI::App* command, const std::vector<std::string>& flags) {
@@ -170,7 +169,9 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
 
   auto* reset_command = app.add_subcommand("reset", "remove everything and stop the daemon");
   reset_command->add_flag("-f,--force", *force, "do not ask");
-  on(reset_command, [force](const ApiClient& client) { return reset(client, *force); });
+  auto preserve = std::make_shared<bool>(false);
+  reset_command->add_flag("--preserve-secrets", *preserve, "keep the secrets that are not a sandbox's own");
+  on(reset_command, [force, preserve](const ApiClient& client) { return reset(client, *force, *preserve); });
 
   for (const char* word : {"login", "logout"}) {
     auto* nothing = app.add_subcommand(word, "nothing to do: sbx needs no account");
@@ -184,6 +185,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto* completion_command = app.add_subcommand("completion", "completion script for bash, zsh, fish or powershell");
   completion_command->add_option("SHELL", *name)->required();
   on(completion_command, [name, words_to_complete](const ApiClient&) { return completion(*name, *words_to_complete); });
+
+  add_secret_commands(app, on);
 
   for (const std::string kind : {"image", "template"}) {
     auto* group =
@@ -205,9 +208,9 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     }
   }
   // Commands of the reference that this version lacks, whatever their arguments.
-  static const std::set<std::string> kMissing = {"attach", "env",   "kit",    "mcp",      "mount", "move",
-                                                 "policy", "ports", "secret", "settings", "setup", "skills",
-                                                 "ssh",    "ttl",   "tui",    "volume"};
+  static const std::set<std::string> kMissing = {"attach", "env",    "kit",   "mcp",      "mount",
+                                                 "move",   "policy", "ports", "settings", "setup",
+                                                 "skills", "ssh",    "ttl",   "tui",      "volume"};
   const auto verb =
       std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (verb != words.end() && kMissing.contains(*verb)) {

@@ -56,7 +56,7 @@ Result<int> daemon_stop(const ApiClient&);
 Result<int> daemon_status(const ApiClient&, bool json);
 // `format`: "" for people, "json" or "github-issue".
 Result<int> diagnose(const ApiClient&, const std::string& format);
-Result<int> reset(const ApiClient&, bool force);
+Result<int> reset(const ApiClient&, bool force, bool preserve_secrets);
 Result<int> version(const ApiClient&, bool json, bool debug);
 // `words`: the commands to complete, separated by blanks.
 Result<int> completion(const std::string& shell, const std::string& words);

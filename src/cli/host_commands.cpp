@@ -124,14 +124,19 @@ Result<int> diagnose(const ApiClient& client, const std::string& format) {
   return summary.value("fail", 0) == 0 ? 0 : 1;
 }
 
-Result<int> reset(const ApiClient& client, bool force) {
-  if (!force) SBX_CHECK(confirm("Delete every sandbox, template and image?"), "asking");
-  const json done = SBX_TRY(client.call("POST", "/v1/reset", json::object(), to_stderr(false)), "resetting");
+Result<int> reset(const ApiClient& client, bool force, bool preserve_secrets) {
+  if (!force)
+    SBX_CHECK(confirm(preserve_secrets ? "Delete every sandbox, template and image?"
+                                       : "Delete every sandbox, template, image and secret?"),
+              "asking");
+  const json done = SBX_TRY(
+      client.call("POST", "/v1/reset", json{{"preserve_secrets", preserve_secrets}}, to_stderr(false)), "resetting");
   const json daemon = SBX_TRY(running_daemon(client), "stopping the daemon");
   SBX_CHECK(end_daemon(client, daemon), "stopping the daemon");
   std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - "
             << done.value("templates", 0) << " template(s) removed\n  - " << done.value("images", 0)
             << " image(s) removed\n";
+  if (!preserve_secrets) std::cout << "  - " << done.value("secrets", 0) << " secret(s) removed\n";
   return 0;
 }
 

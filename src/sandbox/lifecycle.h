@@ -72,6 +72,7 @@ class Lifecycle {
 
   Artifacts& artifacts() { return artifacts_; }
   Secrets& secrets() { return secrets_; }
+  bool any_running() const { return !live_.empty(); }
   const store::Paths& paths() const { return paths_; }
   boost::asio::thread_pool& pool() { return pool_; }
 

@@ -9,6 +9,8 @@ using secret::Book;
 
 namespace {
 
+// Each `work` below has a name: GCC 12 destroys a closure that is made inside a co_await expression twice.
+
 constexpr auto kFreshnessCheck = std::chrono::seconds(20);
 
 std::string preferred_store() {
@@ -27,11 +29,13 @@ Secrets::~Secrets() {
 }
 
 Awaitable<Result<secret::Credentials>> Secrets::credentials(std::string sandbox_id) {
-  co_return co_await run_blocking(thread_, [this, sandbox_id] { return book_.credentials(sandbox_id); });
+  auto work = [this, sandbox_id] { return book_.credentials(sandbox_id); };
+  co_return co_await run_blocking(thread_, std::move(work));
 }
 
 Awaitable<Result<std::vector<std::string>>> Secrets::environment(std::string sandbox_id) {
-  co_return co_await run_blocking(thread_, [this, sandbox_id] { return book_.environment(sandbox_id); });
+  auto work = [this, sandbox_id] { return book_.environment(sandbox_id); };
+  co_return co_await run_blocking(thread_, std::move(work));
 }
 
 Awaitable<Result<secret::Summary>> Secrets::set(secret::Record record, Book::SetOptions options,
@@ -43,11 +47,13 @@ Awaitable<Result<secret::Summary>> Secrets::set(secret::Record record, Book::Set
 }
 
 Awaitable<Result<std::vector<secret::Summary>>> Secrets::list(Book::Filter filter) {
-  co_return co_await run_blocking(thread_, [this, filter] { return book_.list(filter); });
+  auto work = [this, filter] { return book_.list(filter); };
+  co_return co_await run_blocking(thread_, std::move(work));
 }
 
 Awaitable<Result<std::vector<secret::Summary>>> Secrets::remove(Book::Filter filter) {
-  co_return co_await run_blocking(thread_, [this, filter] { return book_.remove(filter); });
+  auto work = [this, filter] { return book_.remove(filter); };
+  co_return co_await run_blocking(thread_, std::move(work));
 }
 
 Awaitable<Result<void>> Secrets::forget_sandbox(std::string sandbox_id) {
@@ -62,7 +68,18 @@ Awaitable<Result<void>> Secrets::forget_sandbox(std::string sandbox_id) {
 }
 
 Awaitable<Result<Book::Store>> Secrets::store() {
-  co_return co_await run_blocking(thread_, [this] { return book_.store(); });
+  auto work = [this] { return book_.store(); };
+  co_return co_await run_blocking(thread_, std::move(work));
+}
+
+Awaitable<bool> Secrets::in_use() {
+  auto work = [this] { return book_.in_use(); };
+  co_return co_await run_blocking(thread_, std::move(work));
+}
+
+Awaitable<Result<std::size_t>> Secrets::destroy() {
+  auto work = [this] { return book_.destroy(); };
+  co_return co_await run_blocking(thread_, std::move(work));
 }
 
 Awaitable<std::vector<std::string>> Secrets::apply(std::string scope) {
@@ -76,7 +93,8 @@ Awaitable<void> Secrets::keep_fresh(std::function<bool()> in_use) {
     timer.expires_after(kFreshnessCheck);
     co_await timer.async_wait(asio::use_awaitable);
     if (!in_use()) continue;
-    const auto changed = co_await run_blocking(thread_, [this] { return book_.refresh(); });
+    auto work = [this] { return book_.refresh(); };
+    const auto changed = co_await run_blocking(thread_, std::move(work));
     if (!changed) continue;
     for (const auto& scope : *changed) (void)co_await apply(scope);
   }

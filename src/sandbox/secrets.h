@@ -30,6 +30,10 @@ class Secrets {
   // Removes what is a removed sandbox's own. Nothing happens, and no keyring is asked, where no secret was ever stored.
   Awaitable<Result<void>> forget_sandbox(std::string sandbox_id);
   Awaitable<Result<secret::Book::Store>> store();
+  // Is any secret stored? Asks no keyring.
+  Awaitable<bool> in_use();
+  // Removes every secret, also those of a store that cannot be read any more; how many there were.
+  Awaitable<Result<std::size_t>> destroy();
 
   // Who tells running sandboxes of a change: is given the scope that changed ("global", "host-only" or a sandbox's id)
   // and answers with the names of those that have it now. Set once, at the start.

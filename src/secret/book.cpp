@@ -7,6 +7,7 @@
 
 #include "secret/credential_writer.h"
 #include "secret/fetch.h"
+#include "secret/file_vault.h"
 #include "secret/mask.h"
 #include "secret/request.h"
 #include "secret/services.h"
@@ -164,6 +165,20 @@ Result<std::vector<Summary>> Book::remove(const Filter& filter) {
   }
   if (records_.empty()) SBX_CHECK(forget_vault(folders_), "removing secrets");
   return removed;
+}
+
+Result<std::size_t> Book::destroy() {
+  if (!in_use()) return 0U;
+  if (auto loaded = load(); !loaded) {
+    if (vault_ && vault_->kind() != "file") return std::unexpected(loaded.error());
+    std::error_code error;
+    std::filesystem::remove(FileVault::file_of(folders_), error);
+    if (error) return fail(ErrorCode::kInternal, "removing the secrets' file: " + error.message());
+    SBX_CHECK(forget_vault(folders_), "removing secrets");
+    return 0U;
+  }
+  const std::size_t count = SBX_TRY(remove({}), "removing every secret").size();
+  return count;
 }
 
 // One record for each name: the sandbox's own, else the global one.

@@ -56,6 +56,9 @@ class Book {
   Result<std::vector<Summary>> list(const Filter& filter);
   Result<std::vector<Summary>> remove(const Filter& filter);
 
+  // Removes everything; a file that cannot be read any more too. How many secrets there were.
+  Result<std::size_t> destroy();
+
   // The credentials of a sandbox: its own secrets before global ones of the same name, an API key before an OAuth
   // login. Values that are fetched are fetched again once they are older than their refresh time.
   Result<Credentials> credentials(const std::string& sandbox_id);

@@ -3,6 +3,8 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "wire/length_prefix.h"
+
 namespace sbx::secret {
 namespace {
 
@@ -109,10 +111,7 @@ Result<LockedString> encode(const Record& record) {
     head["in_body"] = record.in_body;
   }
   const std::string text = head.dump(-1, ' ', false, json::error_handler_t::replace);
-  std::string length;
-  for (unsigned shift = 32; shift > 0; shift -= 8) length += static_cast<char>(text.size() >> (shift - 8));
-  LockedString bytes = SBX_TRY(LockedString::copy_of(length), "storing a secret");
-  SBX_CHECK(bytes.append(text), "storing a secret");
+  LockedString bytes = SBX_TRY(LockedString::copy_of(wire::length_prefixed(text)), "storing a secret");
   if (record.source == Source::kValue) SBX_CHECK(bytes.append(record.value.reveal()), "storing a secret");
   return bytes;
 }

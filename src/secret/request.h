@@ -19,7 +19,7 @@ Result<Record> parse_request(const nlohmann::json& head, LockedString value);
 // newline).
 Result<void> clean_value(LockedString& value);
 
-// "api.example.com", "*.example.com" (one label), "**.example.com" (any number of them, and example.com itself not).
+// "api.example.com", "*.example.com" (one label), "**.example.com" (example.com and all below it).
 Result<void> check_target(std::string_view pattern);
 
 // `pattern` with {rand} or {rand:N} replaced by N (default 16) random letters and digits; "" is "sbx-cs-{rand}".
