@@ -70,13 +70,7 @@ int write_fully(int fd, std::string_view data, std::uint64_t offset, bool append
 
 }  // namespace
 
-Outcome<SharedFd> Dispatcher::contents_of(NodeId id, std::uint64_t handle, Access access) {
-  if (handle != 0) {
-    // The right to write was that of open(2): the mode may have changed since.
-    const Handle* open = handles_.find(handle, id);
-    if (open == nullptr) return std::unexpected(EBADF);
-    return open->fd;
-  }
+Outcome<SharedFd> Dispatcher::contents_of(NodeId id, Access access) {
   const auto node = target(id, access == Access::kWrite ? Intent::kChange : Intent::kLook);
   if (!node) return std::unexpected(node.error());
   // Whatever is no regular file may block or act on being opened.
@@ -101,7 +95,6 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   const std::string name(text);
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
-  if (handles_.full()) return ENFILE;
   coherence_.cover(*parent->node);
 
   auto fd = create_child(parent->get(), name, static_cast<int>(in.flags), in.mode);
@@ -129,14 +122,11 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   }
   const auto node = nodes_.adopt(*parent->node, name, std::move(path_fd), *status);
   if (!node) return node.error();
-  const auto handle = handles_.add((*node)->id, std::move(*fd));
-  if (!handle) {
-    nodes_.forget((*node)->id, 1);
-    return handle.error();
-  }
-  nodes_.add_handle(**node);
+  // Its mode may not let us open it again.
+  files_.created((*node)->id, std::move(*fd), static_cast<int>(in.flags & O_ACCMODE),
+                 (status->stx_mode & S_IWUSR) != 0);
   add_entry(reply, parent->node, **node, *status);
-  reply.add(fuse_open_out{*handle, FOPEN_KEEP_CACHE, 0});
+  reply.add(fuse_open_out{0, FOPEN_KEEP_CACHE, 0});
   return 0;
 }
 
@@ -144,7 +134,7 @@ int Dispatcher::op_read(const Request& request, Reply& reply) {
   fuse_read_in in{};
   Body(request.body).take(in);
   if (in.size > kMaxWrite || in.offset > kMaxOffset) return EINVAL;
-  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  const auto fd = contents_of(request.header.nodeid, Access::kRead);
   if (!fd) return fd.error();
   std::uint32_t size = in.size;
   if (read_at_hand((*fd)->get(), reply.extend(in.size), size, in.offset)) {
@@ -168,7 +158,7 @@ int Dispatcher::op_write(const Request& request, Reply& reply) {
   body.take(in);
   const auto data = body.rest();
   if (in.size > kMaxWrite || in.size != data.size() || in.offset > kMaxOffset - in.size) return EINVAL;
-  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  const auto fd = contents_of(request.header.nodeid, Access::kWrite);
   if (!fd) return fd.error();
   // Appending is done by the host's kernel, which knows where the end is now. Pages of a mapping (WRITE_CACHE) have
   // their place, whatever the handle that the guest's kernel sends them by.
@@ -179,22 +169,12 @@ int Dispatcher::op_write(const Request& request, Reply& reply) {
                  reply);
 }
 
-int Dispatcher::op_release(const Request& request, Reply&) {
-  fuse_release_in in{};
-  Body(request.body).take(in);
-  Handle* handle = handles_.find(in.fh, request.header.nodeid);
-  if (handle == nullptr) return EBADF;
-  handles_.remove(*handle);
-  if (Node* node = nodes_.find(request.header.nodeid)) nodes_.drop_handle(*node);
-  return 0;
-}
-
 int Dispatcher::op_fsync(const Request& request, Reply& reply) {
   fuse_fsync_in in{};
   Body(request.body).take(in);
-  auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  auto fd = contents_of(request.header.nodeid, Access::kRead);
   // A file that may be written and not read.
-  if (!fd && fd.error() == EACCES) fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  if (!fd && fd.error() == EACCES) fd = contents_of(request.header.nodeid, Access::kWrite);
   if (!fd) return fd.error();
   const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
   return perform([fd = *fd, data_only](
@@ -211,7 +191,7 @@ int Dispatcher::op_fallocate(const Request& request, Reply& reply) {
                      in.mode == (kZero | FALLOC_FL_KEEP_SIZE);
   if (!known) return EOPNOTSUPP;
   if (in.length == 0 || in.offset > kMaxOffset || in.length > kMaxOffset - in.offset) return EINVAL;
-  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+  const auto fd = contents_of(request.header.nodeid, Access::kWrite);
   if (!fd) return fd.error();
   return perform(
       [fd = *fd, in](Reply&) {
@@ -227,7 +207,7 @@ int Dispatcher::op_lseek(const Request& request, Reply& reply) {
   Body(request.body).take(in);
   if (in.whence != SEEK_DATA && in.whence != SEEK_HOLE) return EINVAL;
   if (in.offset > kMaxOffset) return ENXIO;
-  const auto fd = contents_of(request.header.nodeid, in.fh, Access::kRead);
+  const auto fd = contents_of(request.header.nodeid, Access::kRead);
   if (!fd) return fd.error();
   const off_t at = ::lseek((*fd)->get(), static_cast<off_t>(in.offset), static_cast<int>(in.whence));
   if (at < 0) return errno;
@@ -239,9 +219,9 @@ int Dispatcher::op_copy_file_range(const Request& request, Reply& reply) {
   fuse_copy_file_range_in in{};
   Body(request.body).take(in);
   if (in.flags != 0 || in.off_in > kMaxOffset || in.off_out > kMaxOffset) return EINVAL;
-  const auto from = contents_of(request.header.nodeid, in.fh_in, Access::kRead);
+  const auto from = contents_of(request.header.nodeid, Access::kRead);
   if (!from) return from.error();
-  const auto to = contents_of(in.nodeid_out, in.fh_out, Access::kWrite);
+  const auto to = contents_of(in.nodeid_out, Access::kWrite);
   if (!to) return to.error();
   return perform(
       [from = *from, to = *to, in](Reply& filled) {

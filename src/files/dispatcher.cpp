@@ -55,7 +55,7 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
     table[FUSE_CREATE] = {&D::op_create, sizeof(fuse_create_in) + 2};
     table[FUSE_READ] = {&D::op_read, sizeof(fuse_read_in)};
     table[FUSE_WRITE] = {&D::op_write, sizeof(fuse_write_in)};
-    table[FUSE_RELEASE] = {&D::op_release, sizeof(fuse_release_in)};
+    table[FUSE_RELEASE] = {&D::op_ignore, sizeof(fuse_release_in)};
     table[FUSE_FSYNC] = {&D::op_fsync, sizeof(fuse_fsync_in)};
     table[FUSE_FALLOCATE] = {&D::op_fallocate, sizeof(fuse_fallocate_in)};
     table[FUSE_LSEEK] = {&D::op_lseek, sizeof(fuse_lseek_in)};
@@ -71,7 +71,6 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
 Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch)
     : limits_(limits),
       nodes_(std::move(workspaces), limits.nodes),
-      handles_(limits.handles),
       files_(limits.open_files),
       coherence_(nodes_, std::move(watch), {.lifetime = limits.cache, .watches = limits.watches},
                  [this](const Node& node) { files_.forget(node.id); }) {
@@ -166,7 +165,6 @@ int Dispatcher::op_init(const Request& request, Reply& reply) {
 }
 
 int Dispatcher::op_destroy(const Request&, Reply&) {
-  handles_.reset();
   nodes_.reset();
   files_.reset();
   listings_.reset();

@@ -1,10 +1,10 @@
 // The FUSE server as an object that turns one request message into one reply message. The guest's kernel is not
-// trusted: each opcode has a row in a table that says how long its body must be, every node, handle, name and size is
+// trusted: each opcode has a row in a table that says how long its body must be, every node, name and size is
 // checked before it is used, and what the guest can make the server hold is bounded by Limits.
 //
 // The guest opens, flushes and closes without a word (ENOSYS to OPEN, OPENDIR and FLUSH, which holds for the
-// connection): reads and writes name the node alone, and a write that the host refuses shows at write(2) rather than at
-// open(2).
+// connection; it then sends no RELEASE for what it has created either). So there are no handles: reads and writes name
+// the node alone, and a write that the host refuses shows at write(2) rather than at open(2).
 //
 // Node 1 is a synthetic read-only folder whose entries are the workspaces, named by index. Links and renames across
 // workspaces are EXDEV. Locks, polls and ioctls stay in the guest's kernel (ENOSYS here).
@@ -20,7 +20,6 @@
 #include "base/result.h"
 #include "files/attributes.h"
 #include "files/coherence.h"
-#include "files/handle_table.h"
 #include "files/job.h"
 #include "files/message.h"
 #include "files/node_table.h"
@@ -32,7 +31,6 @@ namespace sbx::files {
 class Dispatcher {
  public:
   struct Limits {
-    std::size_t handles = 4096;
     NodeTable::Limits nodes;
     // How long the guest may believe names and attributes without asking, where changes on the host are watched for.
     // 0: never.
@@ -59,7 +57,7 @@ class Dispatcher {
   // To be called every OpenFiles::kWriterLife or so while it returns true.
   bool sweep();
 
-  std::size_t open_handles() const { return handles_.size(); }
+  std::size_t open_files() const { return files_.size(); }
   std::size_t watches() const { return coherence_.watches(); }
   const NodeTable& nodes() const { return nodes_; }
 
@@ -95,8 +93,8 @@ class Dispatcher {
   int lookup_workspace(std::string_view name, Reply& reply);
   fuse_attr synthetic_attributes() const;
   enum class Access { kRead, kWrite };
-  // The descriptor for a request on a file's contents: that of its handle, or one of the node's.
-  Outcome<SharedFd> contents_of(NodeId id, std::uint64_t handle, Access access);
+  // The descriptor for a request on a file's contents.
+  Outcome<SharedFd> contents_of(NodeId id, Access access);
   using Work = std::move_only_function<int(Reply&)>;
   // Does the work, or leaves it for later.
   int perform(Work work, Reply& reply);
@@ -138,7 +136,6 @@ class Dispatcher {
   int op_create(const Request&, Reply&);
   int op_read(const Request&, Reply&);
   int op_write(const Request&, Reply&);
-  int op_release(const Request&, Reply&);
   int op_fsync(const Request&, Reply&);
   int op_fallocate(const Request&, Reply&);
   int op_lseek(const Request&, Reply&);
@@ -150,7 +147,6 @@ class Dispatcher {
 
   Limits limits_;
   NodeTable nodes_;
-  HandleTable handles_;
   OpenFiles files_;
   OpenFolders listings_{64};
   Coherence coherence_;

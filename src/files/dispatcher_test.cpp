@@ -46,17 +46,14 @@ TEST(Dispatcher, WritesAndReadsAFile) {
   FuseClient client;
   const auto created = client.create(client.ws0(), "f");
   ASSERT_EQ(created.error, 0);
-  const auto handle = FuseClient::handle_of(created);
-  EXPECT_EQ(client.write(created.node(), handle, 0, "hello").as<fuse_write_out>().size, 5U);
-  EXPECT_EQ(client.read(created.node(), handle, 1, 100).payload, "ello");
-  EXPECT_EQ(client.read(created.node(), handle, 5, 100).payload, "");
+  EXPECT_EQ(client.write(created.node(), 0, "hello").as<fuse_write_out>().size, 5U);
+  EXPECT_EQ(client.read(created.node(), 1, 100).payload, "ello");
+  EXPECT_EQ(client.read(created.node(), 5, 100).payload, "");
   EXPECT_EQ(*read_file(client.host("f")), "hello");
   const auto attr = client.getattr(created.node()).as<fuse_attr_out>().attr;
   EXPECT_EQ(attr.uid, kAgentId);
   EXPECT_EQ(attr.gid, kAgentId);
   EXPECT_EQ(attr.mode, S_IFREG | 0644U);
-  EXPECT_EQ(client.release(created.node(), handle).error, 0);
-  EXPECT_EQ(client.read(created.node(), handle, 0, 100).error, EBADF);
 }
 
 TEST(Dispatcher, AppendsAtTheHostsEndOfFile) {
@@ -67,7 +64,7 @@ TEST(Dispatcher, AppendsAtTheHostsEndOfFile) {
     UniqueFd host(::open(client.host("log").c_str(), O_WRONLY));
     ASSERT_TRUE(write_all(host.get(), "host;"));
   }
-  client.write(created.node(), FuseClient::handle_of(created), 0, "guest", O_APPEND);
+  client.write(created.node(), 0, "guest", O_APPEND);
   EXPECT_EQ(*read_file(client.host("log")), "host;guest");
 }
 
@@ -94,25 +91,23 @@ TEST(Dispatcher, ListsALargeFolderInPiecesWithoutLossOrRepetition) {
 TEST(Dispatcher, AnUnlinkedOpenFileKeepsWorking) {
   FuseClient client;
   const auto created = client.create(client.ws0(), "f");
-  client.write(created.node(), FuseClient::handle_of(created), 0, "data");
+  client.write(created.node(), 0, "data");
   EXPECT_EQ(client.ask(FUSE_UNLINK, client.ws0(), name_of("f")).error, 0);
-  EXPECT_EQ(client.read(created.node(), FuseClient::handle_of(created), 0, 10).payload, "data");
+  EXPECT_EQ(client.read(created.node(), 0, 10).payload, "data");
   EXPECT_EQ(client.getattr(created.node()).as<fuse_attr_out>().attr.nlink, 0U);
 }
 
 TEST(Dispatcher, NodesFollowRenamesAndExchanges) {
-  FuseClient client(Dispatcher::Limits{.handles = 16, .nodes = {.nodes = 1000, .descriptors = 1}, .cache = {}});
+  FuseClient client(Dispatcher::Limits{.nodes = {.nodes = 1000, .descriptors = 1}, .cache = {}});
   const auto a = client.mkdir(client.ws0(), "a").node();
   const auto b = client.mkdir(client.ws0(), "b").node();
   const auto file = client.create(a, "f");
-  client.write(file.node(), FuseClient::handle_of(file), 0, "abc");
-  client.release(file.node(), FuseClient::handle_of(file));
+  client.write(file.node(), 0, "abc");
   EXPECT_EQ(client.rename(a, "f", b, "g").error, 0);
   EXPECT_EQ(client.rename(client.ws0(), "b", a, "b").error, 0);
   EXPECT_EQ(client.mkdir(client.ws0(), "other").error, 0);  // takes the only spare descriptor
   EXPECT_EQ(client.getattr(file.node()).as<fuse_attr_out>().attr.size, 3U);
   const auto second = client.create(a, "s");
-  client.release(second.node(), FuseClient::handle_of(second));
   EXPECT_EQ(client.rename(a, "s", b, "g", RENAME_NOREPLACE).error, EEXIST);
   EXPECT_EQ(client.rename(a, "s", b, "g", RENAME_EXCHANGE).error, 0);
   EXPECT_EQ(client.getattr(file.node()).as<fuse_attr_out>().attr.size, 3U);
@@ -190,7 +185,7 @@ TEST(Dispatcher, DestroyReleasesEverythingAndTheNextSessionStartsAnew) {
   FuseClient client;
   const auto file = client.create(client.ws0(), "f").node();
   EXPECT_EQ(client.ask(FUSE_DESTROY, 0, "").error, 0);
-  EXPECT_EQ(client.dispatcher().open_handles(), 0U);
+  EXPECT_EQ(client.dispatcher().open_files(), 0U);
   EXPECT_EQ(client.getattr(file).error, EIO);
 }
 

@@ -95,8 +95,6 @@ class FuseClient {
     in.mode = S_IFREG | mode;
     return ask(FUSE_CREATE, parent, bytes_of(in) + name_of(name));
   }
-  // The handle of a create() answer.
-  static std::uint64_t handle_of(const Answer& created) { return created.as<fuse_open_out>(sizeof(fuse_entry_out)).fh; }
   Answer mkdir(NodeId parent, std::string_view name, std::uint32_t mode = 0755) {
     return ask(FUSE_MKDIR, parent, bytes_of(fuse_mkdir_in{mode, 0}) + name_of(name));
   }
@@ -110,32 +108,23 @@ class FuseClient {
       in.valid = FATTR_SIZE;
       return setattr(node, in);
     }
-    return (flags & O_ACCMODE) == O_RDONLY ? read(node, 0, 0, 1) : write(node, 0, 0, "");
+    return (flags & O_ACCMODE) == O_RDONLY ? read(node, 0, 1) : write(node, 0, "");
   }
   Answer list(NodeId node, std::uint64_t offset = 0, std::uint32_t size = 4096) {
-    return read(node, 0, offset, size, FUSE_READDIR);
+    return read(node, offset, size, FUSE_READDIR);
   }
-  Answer write(NodeId node, std::uint64_t handle, std::uint64_t offset, std::string_view data,
-               std::uint32_t flags = 0) {
+  Answer write(NodeId node, std::uint64_t offset, std::string_view data, std::uint32_t flags = 0) {
     fuse_write_in in{};
-    in.fh = handle;
     in.offset = offset;
     in.size = static_cast<std::uint32_t>(data.size());
     in.flags = flags;
     return ask(FUSE_WRITE, node, bytes_of(in) + std::string(data));
   }
-  Answer read(NodeId node, std::uint64_t handle, std::uint64_t offset, std::uint32_t size,
-              std::uint32_t opcode = FUSE_READ) {
+  Answer read(NodeId node, std::uint64_t offset, std::uint32_t size, std::uint32_t opcode = FUSE_READ) {
     fuse_read_in in{};
-    in.fh = handle;
     in.offset = offset;
     in.size = size;
     return ask(opcode, node, bytes_of(in));
-  }
-  Answer release(NodeId node, std::uint64_t handle) {
-    fuse_release_in in{};
-    in.fh = handle;
-    return ask(FUSE_RELEASE, node, bytes_of(in));
   }
   Answer getattr(NodeId node) { return ask(FUSE_GETATTR, node, bytes_of(fuse_getattr_in{})); }
   Answer setattr(NodeId node, const fuse_setattr_in& in) { return ask(FUSE_SETATTR, node, bytes_of(in)); }

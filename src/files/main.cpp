@@ -38,7 +38,7 @@ struct Options {
   std::string port_socket;
   std::vector<WorkspaceSpec> workspaces;
   // As long as a change on the host that makes no event (a store through a mapping) may stay unseen.
-  int cache_ms = 0;
+  int cache_ms = 600'000;
   int resync_ms = 60'000;
 };
 
@@ -110,10 +110,9 @@ Dispatcher::Limits raise_limits() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
   const std::size_t usable = limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur / 2, 128);
   Dispatcher::Limits limits;
-  limits.handles = std::min<std::size_t>(4096, usable / 8);
-  limits.open_files = std::min<std::size_t>(512, usable / 16);
-  // A handle keeps its node's descriptor too; an open file may have one to read and one to write.
-  limits.nodes.descriptors = usable - 2 * limits.handles - 2 * limits.open_files;
+  // An open file may have one to read and one to write.
+  limits.open_files = std::min<std::size_t>(1024, usable / 8);
+  limits.nodes.descriptors = usable - 2 * limits.open_files;
   return limits;
 }
 

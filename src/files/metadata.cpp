@@ -83,7 +83,7 @@ int Dispatcher::change_size(const Request& request, const fuse_setattr_in& in, c
   if (in.size > INT64_MAX) return EFBIG;
   const auto size = static_cast<off_t>(in.size);
   if ((in.valid & FATTR_FH) != 0) {
-    const auto fd = contents_of(request.header.nodeid, in.fh, Access::kWrite);
+    const auto fd = contents_of(request.header.nodeid, Access::kWrite);
     if (!fd) return fd.error();
     return ::ftruncate((*fd)->get(), size) == 0 ? 0 : errno;
   }

@@ -4,7 +4,7 @@ namespace sbx::files {
 namespace {
 
 TEST(NodeTable, KeepsFewDescriptorsOverADeepTree) {
-  FuseClient client(Dispatcher::Limits{.handles = 16, .nodes = {.nodes = 10000, .descriptors = 4}, .cache = {}});
+  FuseClient client(Dispatcher::Limits{.nodes = {.nodes = 10000, .descriptors = 4}, .cache = {}});
   std::vector<NodeId> chain{client.ws0()};
   for (int i = 0; i < 200; ++i) chain.push_back(client.mkdir(chain.back(), "deep").node());
   EXPECT_LE(client.dispatcher().nodes().descriptors(), 4U);
@@ -23,7 +23,7 @@ TEST(NodeTable, ForgettingLeavesOnlyTheRoots) {
 }
 
 TEST(NodeTable, FoldersThatWereEachTheOthersParentDoNotLoop) {
-  FuseClient client(Dispatcher::Limits{.handles = 16, .nodes = {.nodes = 1000, .descriptors = 1}, .cache = {}});
+  FuseClient client(Dispatcher::Limits{.nodes = {.nodes = 1000, .descriptors = 1}, .cache = {}});
   const auto a = client.mkdir(client.ws0(), "a").node();
   const auto b = client.mkdir(a, "b").node();
   std::filesystem::rename(client.host("a/b"), client.host("b"));

@@ -48,9 +48,25 @@ Outcome<SharedFd> OpenFiles::for_writing(NodeId node, int path_fd) {
   Open& open = touch(node);
   open.writer = std::make_shared<const UniqueFd>(std::move(*fd));
   open.writer_reads = reads;
+  open.writer_life = kWriterLife;
   open.written = Clock::now();
   ++writers_;
   return open.writer;
+}
+
+void OpenFiles::created(NodeId node, UniqueFd fd, int access_mode, bool writable) {
+  Open& open = touch(node);
+  auto shared = std::make_shared<const UniqueFd>(std::move(fd));
+  if (access_mode == O_RDONLY) {
+    open.reader = std::move(shared);
+    return;
+  }
+  close_writer(open);
+  open.writer = std::move(shared);
+  open.writer_reads = access_mode == O_RDWR;
+  open.writer_life = writable ? kWriterLife : kOnlyWriterLife;
+  open.written = Clock::now();
+  ++writers_;
 }
 
 void OpenFiles::close_writer(Open& open) {
@@ -70,7 +86,7 @@ void OpenFiles::drop(NodeId node) {
 void OpenFiles::sweep(Clock::time_point now) {
   for (auto at = recent_.begin(); writers_ > 0 && at != recent_.end();) {
     Open& open = *at++;
-    if (open.writer == nullptr || now - open.written < kWriterLife) continue;
+    if (open.writer == nullptr || now - open.written < open.writer_life) continue;
     close_writer(open);
     if (open.reader == nullptr) drop(open.node);
   }

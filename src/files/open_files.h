@@ -19,15 +19,19 @@ class OpenFiles {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds kWriterLife{100};
+  // Of one that could not be opened again: a file that was created with a mode without write.
+  static constexpr std::chrono::milliseconds kOnlyWriterLife{10'000};
 
   explicit OpenFiles(std::size_t limit) : limit_(limit) {}
 
   // `path_fd` is the node's own; it is a regular file's. The errno of open(2).
   Outcome<SharedFd> for_reading(NodeId node, int path_fd);
   Outcome<SharedFd> for_writing(NodeId node, int path_fd);
+  // A file that was created and opened with this access mode; whether open(2) would let us write to it now.
+  void created(NodeId node, UniqueFd fd, int access_mode, bool writable);
   // The node is gone, or who may open it has changed.
   void forget(NodeId node) { drop(node); }
-  // Closes writers that were not used for kWriterLife.
+  // Closes writers that were not used for their time.
   void sweep(Clock::time_point now);
   // Whether sweep() has something to wait for.
   bool has_writers() const { return writers_ > 0; }
@@ -40,6 +44,7 @@ class OpenFiles {
     SharedFd reader;
     SharedFd writer;
     bool writer_reads = false;
+    std::chrono::milliseconds writer_life = kWriterLife;
     Clock::time_point written;
   };
   Open& touch(NodeId node);

@@ -103,25 +103,21 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   const auto made = ask(FUSE_CREATE, root, bytes_of(create) + name_of("new"));
   ASSERT_EQ(made.error, 0);
   const auto file = made.node();
-  const auto handle = FuseClient::handle_of(made);
   fuse_write_in write{};
-  write.fh = handle;
   write.size = 3;
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + "abc").error, 0);
   write.flags = O_APPEND;
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + "def").error, 0);
   for (const std::uint32_t flags : {0, 1})
-    EXPECT_EQ(ask(FUSE_FSYNC, file, bytes_of(fuse_fsync_in{handle, flags, 0})).error, 0);
-  EXPECT_EQ(ask(FUSE_FALLOCATE, file, bytes_of(fuse_fallocate_in{handle, 0, 8192, 0, 0})).error, 0);
-  EXPECT_EQ(ask(FUSE_LSEEK, file, bytes_of(fuse_lseek_in{handle, 0, SEEK_HOLE, 0})).error, 0);
-  EXPECT_EQ(
-      ask(FUSE_COPY_FILE_RANGE, file, bytes_of(fuse_copy_file_range_in{handle, 0, file, handle, 100, 3, 0})).error, 0);
+    EXPECT_EQ(ask(FUSE_FSYNC, file, bytes_of(fuse_fsync_in{0, flags, 0})).error, 0);
+  EXPECT_EQ(ask(FUSE_FALLOCATE, file, bytes_of(fuse_fallocate_in{0, 0, 8192, 0, 0})).error, 0);
+  EXPECT_EQ(ask(FUSE_LSEEK, file, bytes_of(fuse_lseek_in{0, 0, SEEK_HOLE, 0})).error, 0);
+  EXPECT_EQ(ask(FUSE_COPY_FILE_RANGE, file, bytes_of(fuse_copy_file_range_in{0, 0, file, 0, 100, 3, 0})).error, 0);
   fuse_setattr_in set{};
   set.valid = FATTR_SIZE | FATTR_MODE | FATTR_MTIME | FATTR_ATIME | FATTR_ATIME_NOW;
   set.mode = 0755;
   EXPECT_EQ(ask(FUSE_SETATTR, file, bytes_of(set)).error, 0);
   set.valid = FATTR_SIZE | FATTR_FH;
-  set.fh = handle;
   EXPECT_EQ(ask(FUSE_SETATTR, file, bytes_of(set)).error, 0);
   const std::uint32_t xattr[2] = {1, 0};
   EXPECT_EQ(ask(FUSE_SETXATTR, file, bytes_of(xattr) + name_of("user.x") + "v").error, 0);
@@ -155,7 +151,6 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   write.size = 200'000;
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + std::string(write.size, 'x')).error, 0);
   fuse_release_in release{};
-  release.fh = handle;
   EXPECT_EQ(ask(FUSE_RELEASE, file, bytes_of(release)).error, 0);
   EXPECT_EQ(ask(FUSE_UNLINK, folder, name_of("moved")).error, 0);
   EXPECT_EQ(ask(FUSE_RMDIR, root, name_of("d")).error, 0);

@@ -55,6 +55,7 @@ Result<ExecHead> parse_exec_head(std::string_view text) {
     head.privileged = json.value("privileged", false);
     head.rows = json.value("rows", head.rows);
     head.cols = json.value("cols", head.cols);
+    head.files_seen = json.value("files_seen", head.files_seen);
   } catch (const nlohmann::json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the exec head is malformed: ") + error.what());
   }

@@ -2,6 +2,7 @@
 // Pure; any thread.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -22,7 +23,8 @@ struct ExecHead {
   bool tty = false;
   unsigned short rows = 24;
   unsigned short cols = 80;
-  bool privileged = false;  // all capabilities, whoever the user is
+  std::uint64_t files_seen = 0;  // notifications of the file server to wait for
+  bool privileged = false;       // all capabilities, whoever the user is
 };
 
 // kInvalid if it is not JSON of that shape, argv is empty, a string holds a NUL or the id is not [A-Za-z0-9._-]{1,64}.

@@ -76,8 +76,10 @@ Awaitable<void> serve_exec(Guest& guest, std::shared_ptr<wire::Http2Stream> stre
     co_return;
   }
   const std::string id = head->id;
+  const auto seen = head->files_seen;
   const auto session = std::make_shared<ExecSession>(guest, stream, *std::move(head), std::move(input));
   guest.execs[id] = session;
+  co_await guest.workspaces.notified(seen);
   co_await session->run();
   guest.execs.erase(id);
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "guest/relay_progress.h"
 #include "guest/workspaces.h"
 
 namespace sbx::guest {
@@ -15,8 +16,10 @@ namespace sbx::guest {
 inline constexpr std::string_view kFuseSource = "sbx-workspaces";
 inline constexpr std::string_view kRelayReady = "ready";
 
-// To be called in the child. Closes every inherited descriptor but `report`, on which it says kRelayReady once all
-// workspaces are bound, or else what went wrong, and closes it.
-[[noreturn]] void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report);
+// To be called in the child. Closes every inherited descriptor but the counter's and `report`, on which it says
+// kRelayReady once all workspaces are bound, or else what went wrong, and closes it. Counts the notifications that the
+// kernel has taken, the refused ones included.
+[[noreturn]] void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report,
+                                  const RelayCounter& counter);
 
 }  // namespace sbx::guest

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cerrno>
 #include <cstring>
@@ -25,6 +27,7 @@ using namespace std::chrono_literals;
 
 constexpr auto kMountDeadline = 30'000ms;
 constexpr auto kUnmountDeadline = 5000ms;
+constexpr auto kNotifiedDeadline = 30'000ms;
 
 // mounts(5): space, tab, newline and backslash stand as \ooo.
 std::string unescape(std::string_view text) {
@@ -106,13 +109,15 @@ Awaitable<Result<void>> Workspaces::mount(std::vector<Workspace> workspaces) {
   if (!cleared) co_return cleared;
   if (workspaces.empty()) co_return Result<void>();
 
+  const auto counter = RelayCounter::make();
+  if (!counter) co_return std::unexpected(counter.error());
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) co_return fail_errno("making a pipe", errno);
   boost::asio::posix::stream_descriptor report(executor_, ends[0]);
   UniqueFd said(ends[1]);
   const pid_t pid = ::fork();
   if (pid < 0) co_return fail_errno("starting the files relay", errno);
-  if (pid == 0) run_files_relay(workspaces, std::move(said));
+  if (pid == 0) run_files_relay(workspaces, std::move(said), *counter);
   relay_ = reaper_.adopt(pid);
   said.reset();
 
@@ -133,12 +138,27 @@ Awaitable<Result<void>> Workspaces::mount(std::vector<Workspace> workspaces) {
   deadline.cancel();
   if (answer == kRelayReady) {
     mounted_ = std::move(workspaces);
+    progress_ = std::make_shared<RelayProgress>(executor_, *counter);
+    boost::asio::co_spawn(
+        executor_,
+        [](std::shared_ptr<Child> relay, std::shared_ptr<RelayProgress> progress) -> Awaitable<void> {
+          co_await relay->ended.wait();
+          progress->end();
+        }(relay_, progress_),
+        boost::asio::detached);
     co_return Result<void>();
   }
   kill_relay();
   (void)co_await unmount_now();
   if (late) co_return fail(ErrorCode::kTimeout, "the file server did not answer on the files port");
   co_return fail(ErrorCode::kUnavailable, answer.empty() ? "the files relay ended early" : answer);
+}
+
+Awaitable<void> Workspaces::notified(std::uint64_t count) {
+  const auto progress = progress_;
+  if (!progress) co_return;
+  const bool reached = co_await progress->reaches(count, kNotifiedDeadline);
+  if (!reached) console_line("files: the kernel does not take the file server's notifications");
 }
 
 Awaitable<Result<void>> Workspaces::unmount() {
@@ -149,6 +169,8 @@ Awaitable<Result<void>> Workspaces::unmount() {
 
 Awaitable<Result<void>> Workspaces::unmount_now() {
   mounted_.clear();
+  if (progress_) progress_->end();
+  progress_.reset();
   // With the server first, so that dirty pages reach it; if that takes too long, without it.
   bool clean = false;
   for (int attempt = 0; attempt < 2 && !clean; ++attempt) {

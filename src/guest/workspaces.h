@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "guest/async_event.h"
 #include "guest/reaper.h"
+#include "guest/relay_progress.h"
 
 namespace sbx::guest {
 
@@ -38,6 +39,9 @@ class Workspaces {
   // What is mounted from earlier goes first. kTimeout if the file server does not answer.
   Awaitable<Result<void>> mount(std::vector<Workspace> workspaces);
   Awaitable<Result<void>> unmount();
+  // Until the kernel has had this many of the file server's notifications: what they are about is seen by every command
+  // that starts then. Returns at once if nothing is mounted.
+  Awaitable<void> notified(std::uint64_t count);
   // The folder of workspace 0; empty if nothing is mounted.
   std::string primary_folder() const;
 
@@ -50,6 +54,7 @@ class Workspaces {
   AsyncMutex turn_;
   std::vector<Workspace> mounted_;
   std::shared_ptr<Child> relay_;
+  std::shared_ptr<RelayProgress> progress_;
 };
 
 }  // namespace sbx::guest

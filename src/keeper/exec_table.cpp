@@ -235,6 +235,11 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   std::string rest;
   auto head = co_await read_head(*client, rest);
   if (!head) co_return co_await wire::send_error(*client, head.error());
+  head->erase("files_seen");
+  if (files_seen_) {
+    const auto seen = co_await files_seen_();
+    if (seen) (*head)["files_seen"] = *seen;
+  }
   wire::Http2Head request;
   request.method = "POST";
   request.path = "/exec";

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -54,8 +55,14 @@ struct Exec {
 
 class ExecTable {
  public:
-  ExecTable(boost::asio::any_io_executor executor, GuestLink& guest)
-      : executor_(std::move(executor)), guest_(guest), idle_since_(std::chrono::system_clock::now()) {}
+  // How many of the file server's notifications the guest must have had before a command starts (FilesBarrier).
+  using FilesSeen = std::function<wire::Awaitable<std::optional<std::uint64_t>>()>;
+
+  ExecTable(boost::asio::any_io_executor executor, GuestLink& guest, FilesSeen files_seen = {})
+      : executor_(std::move(executor)),
+        guest_(guest),
+        files_seen_(std::move(files_seen)),
+        idle_since_(std::chrono::system_clock::now()) {}
 
   // POST /exec and everything under /exec/. `daemon` is the session that the stream belongs to: if it has ended, a
   // command whose client is gone runs on.
@@ -83,6 +90,7 @@ class ExecTable {
 
   boost::asio::any_io_executor executor_;
   GuestLink& guest_;
+  FilesSeen files_seen_;
   std::map<std::string, std::shared_ptr<Exec>> execs_;
   std::deque<std::string> finished_;
   std::uint64_t next_id_ = 1;

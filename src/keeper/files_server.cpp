@@ -1,6 +1,7 @@
 #include "keeper/files_server.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -11,11 +12,12 @@ namespace sbx::keeper {
 
 namespace fs = std::filesystem;
 
-Command files_server_command(const std::vector<Workspace>& workspaces, const fs::path& program, int port_fd) {
+Command files_server_command(const std::vector<Workspace>& workspaces, const fs::path& program, int port_fd,
+                             int control_fd) {
   vm::JailSpec jail;
   jail.proc = true;  // files are opened for I/O through /proc/self/fd
   jail.binds.push_back({program, "/sbx-files", vm::BindMode::kReadOnly});
-  jail.argv = {"/sbx-files", "--port-fd", std::to_string(port_fd)};
+  jail.argv = {"/sbx-files", "--port-fd", std::to_string(port_fd), "--control-fd", std::to_string(control_fd)};
   for (const auto& workspace : workspaces) {
     const std::string target = "/ws/" + std::to_string(workspace.index);
     jail.binds.push_back(
@@ -24,18 +26,19 @@ Command files_server_command(const std::vector<Workspace>& workspaces, const fs:
                                                           (workspace.readonly ? ":ro" : "")});
   }
   auto command = vm::jailed(jail);
-  command.keep_fd(port_fd);
+  command.keep_fd(port_fd).keep_fd(control_fd);
   return command;
 }
 
-Result<Subprocess> start_files_server(const LaunchSpec& spec) {
+Result<Subprocess> start_files_server(const LaunchSpec& spec, UniqueFd& control) {
   const auto program = SBX_TRY(sibling_program("sbx-files"), "starting sbx-files");
   auto port = SBX_TRY(vm::connect_port(spec.runtime_folder, 2), "connecting to the files port");
-  // The server reads and writes with blocking calls.
-  const int flags = ::fcntl(port.get(), F_GETFL);
-  if (::fcntl(port.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) return fail_errno("preparing the files port", errno);
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno("socketpair", errno);
+  control.reset(ends[0]);
+  const UniqueFd theirs(ends[1]);
   auto log = SBX_TRY(open_file(spec.runtime_folder / "files.log", O_CREAT | O_WRONLY | O_APPEND), "starting sbx-files");
-  return files_server_command(spec.workspaces, program, port.get()).stderr_to(log.get()).start();
+  return files_server_command(spec.workspaces, program, port.get(), theirs.get()).stderr_to(log.get()).start();
 }
 
 Result<fs::path> sibling_program(std::string_view name) {

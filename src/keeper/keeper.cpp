@@ -42,7 +42,8 @@ Keeper::Keeper(asio::io_context& io, WorkerSpec spec, SupervisorClient& supervis
       spec_(std::move(spec)),
       supervisor_(supervisor),
       guest_(io.get_executor(), [&supervisor] { return supervisor.ask(Request::kConnectControl); }),
-      execs_(io.get_executor(), guest_),
+      files_(io.get_executor()),
+      execs_(io.get_executor(), guest_, [this] { return files_.ask(); }),
       acceptor_(io, asio::local::stream_protocol(), listener.release()) {}
 
 Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
@@ -82,6 +83,8 @@ Awaitable<Result<void>> Keeper::greet_guest(std::chrono::milliseconds deadline) 
 
 Awaitable<Result<void>> Keeper::mount_workspaces() {
   if (spec_.workspaces.empty()) co_return Result<void>{};
+  SBX_CO_TRY(auto control, co_await supervisor_.ask(Request::kConnectFiles), "connecting to the file server");
+  files_.connect(std::move(control));
   SBX_CO_CHECK(co_await guest_.call("POST", "/mount", workspaces_json(spec_.workspaces)), "mounting");
   co_return Result<void>{};
 }

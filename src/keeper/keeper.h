@@ -9,6 +9,7 @@
 #include <string>
 
 #include "keeper/exec_table.h"
+#include "keeper/files_barrier.h"
 #include "keeper/guest_link.h"
 #include "keeper/supervisor_client.h"
 #include "keeper/worker_spec.h"
@@ -46,6 +47,7 @@ class Keeper {
   WorkerSpec spec_;
   SupervisorClient& supervisor_;
   GuestLink guest_;
+  FilesBarrier files_;
   ExecTable execs_;
   State state_ = State::kStarting;
   std::unique_ptr<vm::MachineControl> machine_;

@@ -27,6 +27,7 @@ enum class Request : std::uint32_t {
   kCommitMemory,        // answered; stream written and QEMU asked to quit: the image gets its name
   kEndMachine,          // answered; QEMU is killed and gone
   kSealTemplate,        // answered; kTemplate, state written and QEMU asked to quit; `value`: boot time in ms
+  kConnectFiles,        // answered with the control socket of sbx-files; once for each one that was started
   kLeave,               // the sandbox has ended; a text if something about that was wrong
 };
 

@@ -50,7 +50,7 @@ void report_line(const json& line) {
 
 Supervisor::Supervisor(LaunchSpec spec) : spec_(std::move(spec)) {
   if (!spec_.workspaces.empty()) {
-    servers_.push_back({"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0});
+    servers_.push_back({"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()});
   }
 }
 
@@ -149,7 +149,8 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
 }
 
 Result<void> Supervisor::start_servers() {
-  for (Server& server : servers_) server.process = SBX_TRY(server.start(spec_), "starting " + server.name);
+  for (Server& server : servers_)
+    server.process = SBX_TRY(server.start(spec_, server.control), "starting " + server.name);
   guest_runs_ = true;
   tell_processes();
   return {};
@@ -258,6 +259,8 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
       if (!stopping_ || !machine_) break;
       machine_->kill();
       return done(let_machine_end());
+    case Request::kConnectFiles:
+      return connect_files();
     case Request::kSealTemplate:
       if (spec_.mode != LaunchMode::kTemplate || reported_) break;
       return done(seal_template(value));
@@ -287,6 +290,13 @@ Result<UniqueFd> Supervisor::save_memory() {
   ::unlink(unfinished_memory_image(spec_).c_str());
   saving_.emplace(SBX_TRY(vm::start_saving_memory(machine_->spec(), unfinished_memory_image(spec_)), "saving memory"));
   return std::move(saving_->stream);
+}
+
+Result<UniqueFd> Supervisor::connect_files() {
+  for (Server& server : servers_) {
+    if (server.control.valid() && server.name == "sbx-files") return std::move(server.control);
+  }
+  return fail(ErrorCode::kUnavailable, "there is no sbx-files to connect to");
 }
 
 // The image becomes one only when the QEMU that it was taken from has flushed its disk and ended by itself: of one that
@@ -338,7 +348,7 @@ void Supervisor::replace(Server& server) {
                          how);
   }
   spdlog::warn("{} ended ({}), starting it again", server.name, how);
-  auto process = server.start(spec_);
+  auto process = server.start(spec_, server.control);
   if (!process) return spdlog::error("{} cannot be started: {}", server.name, process.error().describe());
   server.process = std::move(*process);
   tell_processes();

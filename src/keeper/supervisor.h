@@ -39,10 +39,12 @@ class Supervisor {
   // The jailed process behind a port: started when the guest runs, replaced when it ends.
   struct Server {
     std::string name;
-    Result<Subprocess> (*start)(const LaunchSpec& spec);
+    // `control` becomes the keeper's end of a socket to the server, if it has one.
+    Result<Subprocess> (*start)(const LaunchSpec& spec, UniqueFd& control);
     std::optional<Event> replaced;  // what the worker is told when another one took over
     Subprocess process;
     int restarts = 0;
+    UniqueFd control;  // until the worker has it
   };
 
   Result<void> start();
@@ -58,6 +60,7 @@ class Supervisor {
   Result<void> use_memory_up();
   Result<UniqueFd> boot_instead();
   Result<UniqueFd> save_memory();
+  Result<UniqueFd> connect_files();
   Result<void> commit_memory();
   Result<void> seal_template(std::int64_t boot_ms);
   Result<void> let_machine_end();

@@ -64,13 +64,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   std::vector<sbx::files::Workspace> workspaces;
   workspaces.push_back(*sbx::files::open_workspace({0, served.string(), false}));
-  Dispatcher dispatcher(std::move(workspaces),
-                        {.handles = 16,
-                         .nodes = {.nodes = 64, .descriptors = 3},
-                         .cache = std::chrono::seconds(600),
-                         .open_files = 2,
-                         .watches = 8},
-                        *sbx::files::HostWatch::make());
+  Dispatcher dispatcher(
+      std::move(workspaces),
+      {.nodes = {.nodes = 64, .descriptors = 3}, .cache = std::chrono::seconds(600), .open_files = 2, .watches = 8},
+      *sbx::files::HostWatch::make());
   const std::uint32_t init[16] = {FUSE_KERNEL_VERSION, FUSE_KERNEL_MINOR_VERSION, 1U << 20U, ~0U};
   (void)dispatcher.handle(message(FUSE_INIT, 0, {reinterpret_cast<const char*>(init), sizeof(init)}));
   (void)dispatcher.handle(message(FUSE_LOOKUP, 1, std::string_view("0\0", 2)));
@@ -99,7 +96,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     input.remove_prefix(3 + length);
   }
-  if (dispatcher.nodes().size() > 64 || dispatcher.open_handles() > 16 || dispatcher.watches() > 8) broken("a bound");
+  if (dispatcher.nodes().size() > 64 || dispatcher.open_files() > 2 || dispatcher.watches() > 8) broken("a bound");
   const auto text = sbx::read_file(outside);
   if (!text || *text != "untouched" || fs::hard_link_count(outside) != 1) broken("a file outside was reached");
   if (std::distance(fs::directory_iterator(top()), {}) != 2) broken("something was made outside");
