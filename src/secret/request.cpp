@@ -65,11 +65,14 @@ Result<void> check_variable(const std::string& name) {
   return {};
 }
 
-// A host name or address, with a port or without.
-Result<void> check_host(const std::string& host) {
-  const bool shape = !host.empty() && host.size() <= 255 && is_alnum(host[0]) && is_alnum(host.back()) &&
-                     std::ranges::all_of(host, [](char c) { return is_alnum(c) || c == '.' || c == '-' || c == ':'; });
-  return shape ? Result<void>() : invalid("\"" + host + "\" is not a host name");
+// A host name or address, with a port or without. Strict: a gateway refuses a configuration with a host that is none.
+Result<void> check_host(const std::string& text) {
+  const auto colon = text.find(':');
+  const std::string host = text.substr(0, colon);
+  const std::string port = colon == std::string::npos ? "1" : text.substr(colon + 1);
+  const bool numeric = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
+  if (numeric && host.find('*') == std::string::npos && check_target(host)) return {};
+  return invalid("\"" + text + "\" is not a host name");
 }
 
 Result<void> read_source(const json& head, Record& record) {
@@ -122,6 +125,8 @@ Result<void> read_service(Record& record) {
 Result<void> read_registry(const json& head, Record& record) {
   SBX_CHECK(check_host(record.name), "reading the registry");
   record.username = SBX_TRY(text_of(head, "username"), "reading the request");
+  if (record.username.empty() && record.scope != kHostScope)
+    return invalid("a registry's password for sandboxes needs --username");
   if (record.username.find(':') != std::string::npos) return invalid("a user name must not hold a colon");
   record.auth_endpoint = SBX_TRY(text_of(head, "auth_endpoint"), "reading the request");
   if (!record.auth_endpoint.empty()) {

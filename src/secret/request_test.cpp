@@ -111,8 +111,18 @@ TEST(SecretRequest, ChecksARegistry) {
   head["username"] = "a:b";
   EXPECT_NE(refusal(head), "");
   head["username"] = "me";
-  head["name"] = "https://ghcr.io";
-  EXPECT_NE(refusal(head), "");
+  for (const char* bad : {"https://ghcr.io", "a:b:c", "a:", "a..b", "*.ghcr.io", "a:123456", ":1"}) {
+    head["name"] = bad;
+    EXPECT_NE(refusal(head), "") << bad;
+  }
+  for (const char* good : {"localhost:5000", "ghcr.io", "192.0.2.7:443"}) {
+    head["name"] = good;
+    EXPECT_EQ(refusal(head), "") << good;
+  }
+  head["username"] = "";
+  EXPECT_EQ(refusal(head), "");
+  head["scope"] = "global";
+  EXPECT_NE(refusal(head), "") << "a gateway could do nothing with it";
 }
 
 }  // namespace
