@@ -45,8 +45,9 @@ void head(std::string_view bytes) {
 void chunks(std::string_view bytes) {
   std::string bodies[2];
   bool good[2] = {true, true};
-  for (const std::size_t step : {bytes.size() + 1, std::size_t{3}}) {
-    const std::size_t which = step == 3 ? 1 : 0;
+  const std::size_t steps[2] = {bytes.size() + 1, 3};
+  for (std::size_t which = 0; which < 2; ++which) {
+    const std::size_t step = steps[which];
     ChunkedDecoder decoder;
     for (std::size_t at = 0; at < bytes.size() && good[which] && !decoder.done(); at += step) {
       auto input = bytes.substr(at, step);
