@@ -179,7 +179,8 @@ TestGateway::~TestGateway() {
   }
   process_.kill(SIGKILL);
   const auto end = process_.wait();
-  EXPECT_TRUE(end && (end->success() || end->signal == SIGKILL))
+  // A port that closes over unread bytes ends it too, with an error; a crash is a signal.
+  EXPECT_TRUE(end && (end->signal == 0 || end->signal == SIGKILL))
       << "the gateway ended by itself: " << (end ? end->describe() : "");
   stop();
 }
