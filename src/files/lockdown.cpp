@@ -97,7 +97,8 @@ constexpr std::array kRuntime{SCMP_SYS(brk),
                               SCMP_SYS(geteuid),
                               SCMP_SYS(getgid),
                               SCMP_SYS(getegid),
-                              SCMP_SYS(set_robust_list)};
+                              SCMP_SYS(set_robust_list),
+                              SCMP_SYS(sched_getaffinity)};
 
 constexpr std::array kFiles{SCMP_SYS(read),
                             SCMP_SYS(readv),
