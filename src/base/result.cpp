@@ -30,6 +30,7 @@ ErrorCode code_for_errno(int error_number) {
     case EPERM:
       return ErrorCode::kDenied;
     case ENOSPC:
+    case EDQUOT:
     case EMFILE:
     case ENFILE:
     case ENOMEM:
@@ -75,7 +76,9 @@ std::unexpected<Error> fail(ErrorCode code, std::string message) {
 }
 
 std::unexpected<Error> fail_errno(std::string_view what, int error_number) {
-  return fail(code_for_errno(error_number), std::string(what) + ": " + std::strerror(error_number));
+  std::string message = std::string(what) + ": " + std::strerror(error_number);
+  if (error_number == ENOSPC || error_number == EDQUOT) message += "; make room on that file system and try again";
+  return fail(code_for_errno(error_number), std::move(message));
 }
 
 }  // namespace sbx

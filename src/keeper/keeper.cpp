@@ -19,6 +19,9 @@ using wire::Awaitable;
 namespace {
 
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
+constexpr const char* kDiskFull =
+    "the host has no space left for what this sandbox writes to its disk, so it waits; make room on the file system of "
+    "the sandboxes (SBX_HOME, else ~/.local/share/sbx) and it goes on by itself";
 
 // Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
 json quiesce_request() { return {{"grace_ms", 500}}; }
@@ -58,6 +61,7 @@ Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
   supervisor_.tell(Request::kReady);
   asio::co_spawn(io_, watch_machine(), asio::detached);
   asio::co_spawn(io_, watch_guest(), asio::detached);
+  asio::co_spawn(io_, watch_disk(), asio::detached);
   if (!spec_.workspaces.empty()) asio::co_spawn(io_, watch_files_server(), asio::detached);
   co_await accept();
 }
@@ -122,6 +126,25 @@ Awaitable<void> Keeper::watch_guest() {
   }
 }
 
+// QEMU pauses a machine whose disk the host has no room for, so that nothing is lost. It goes on when there is some.
+Awaitable<void> Keeper::watch_disk() {
+  while (state_ == State::kRunning) {
+    if (disk_full_) {
+      co_await pause_for(std::chrono::seconds(1));
+    } else {
+      co_await machine_->qmp().readable();
+    }
+    if (state_ != State::kRunning) co_return;
+    auto now = co_await machine_->status();
+    if (!now) co_return;
+    const bool full = *now == "io-error";
+    if (full != disk_full_)
+      spdlog::warn("{}", full ? kDiskFull : "there is room for the disk again; the sandbox goes on");
+    disk_full_ = full;
+    if (full) (void)co_await machine_->resume();  // which tries the write again
+  }
+}
+
 Awaitable<void> Keeper::accept() {
   for (;;) {
     auto [error, socket] = co_await acceptor_.async_accept(kToken);
@@ -145,6 +168,10 @@ Awaitable<void> Keeper::handle(std::shared_ptr<wire::Http2Stream> stream, std::w
     co_return co_await wire::send_json(*stream, 200, document.dump());
   }
   if (path == "/stop") co_return co_await stop(stream);
+  if (path == "/exec" && disk_full_ && stream->request().method == "POST") {
+    const Error error{ErrorCode::kUnavailable, kDiskFull, {}};
+    co_return co_await wire::send_error(*stream, error);
+  }
   if (path == "/exec" || path.starts_with("/exec/")) co_return co_await execs_.handle(stream, daemon);
   const Error error{ErrorCode::kNotFound, "no such route: " + path, {}};
   co_await wire::send_error(*stream, error);
@@ -159,6 +186,7 @@ Awaitable<json> Keeper::status() {
   document["state"] = state_ == State::kStarting ? "starting" : state_ == State::kRunning ? "running" : "stopping";
   document["accelerator"] = vm::to_string(spec_.accelerator);
   document["sessions"] = execs_.attached();
+  document["disk_full"] = disk_full_;
   document["detached"] = execs_.detached_running();
   const auto idle = execs_.idle_since();
   document["idle_since_ms"] =

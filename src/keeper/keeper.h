@@ -35,6 +35,7 @@ class Keeper {
   wire::Awaitable<void> watch_machine();
   wire::Awaitable<void> watch_files_server();
   wire::Awaitable<void> watch_guest();
+  wire::Awaitable<void> watch_disk();
   wire::Awaitable<void> accept();
   wire::Awaitable<void> handle(std::shared_ptr<wire::Http2Stream> stream, std::weak_ptr<wire::Http2Session> daemon);
   wire::Awaitable<void> stop(std::shared_ptr<wire::Http2Stream> stream);
@@ -50,6 +51,7 @@ class Keeper {
   FilesBarrier files_;
   ExecTable execs_;
   State state_ = State::kStarting;
+  bool disk_full_ = false;
   std::unique_ptr<vm::MachineControl> machine_;
   boost::asio::local::stream_protocol::acceptor acceptor_;
 };

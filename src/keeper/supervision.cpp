@@ -10,9 +10,7 @@
 namespace sbx::keeper {
 namespace {
 
-void set_text(Message& message, std::string_view text) {
-  std::memcpy(message.text, text.data(), std::min(text.size(), sizeof message.text - 1));
-}
+void set_text(Message& message, std::string_view text) { text.copy(message.text, sizeof message.text - 1); }
 
 }  // namespace
 

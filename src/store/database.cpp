@@ -43,7 +43,12 @@ constexpr std::array kMigrations = {
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {
   const int code = sqlite3_extended_errcode(handle);
   const bool taken = code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY;
-  return fail(taken ? ErrorCode::kConflict : ErrorCode::kInternal, std::string(what) + ": " + sqlite3_errmsg(handle));
+  std::string message = std::string(what) + ": " + sqlite3_errmsg(handle);
+  if ((code & 0xff) == SQLITE_FULL) {
+    message += "; make room on the file system of the store (SBX_HOME, else ~/.local/share/sbx) and try again";
+    return fail(ErrorCode::kUnavailable, std::move(message));
+  }
+  return fail(taken ? ErrorCode::kConflict : ErrorCode::kInternal, std::move(message));
 }
 
 }  // namespace

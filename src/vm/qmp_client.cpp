@@ -237,6 +237,13 @@ Awaitable<Result<json>> QmpClient::execute(std::string command, json arguments, 
   }
 }
 
+Awaitable<void> QmpClient::readable() {
+  auto state = state_;
+  boost::system::error_code ignored;
+  co_await state->socket.async_wait(asio::posix::descriptor_base::wait_read,
+                                    asio::redirect_error(asio::use_awaitable, ignored));
+}
+
 Awaitable<Result<void>> QmpClient::wait_for_event(Duration duration) {
   auto state = state_;
   const auto when = Clock::now() + duration;

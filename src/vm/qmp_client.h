@@ -40,6 +40,9 @@ class QmpClient {
   // Waits until an event (any) has arrived that was not there at the call; kTimeout leaves the connection usable.
   Awaitable<Result<void>> wait_for_event(Duration deadline);
 
+  // Returns when QEMU has said something, or the connection has ended, without reading it; perhaps also for nothing.
+  Awaitable<void> readable();
+
   // Events seen so far ({"event","data","timestamp"}), oldest first; the caller may remove what it has read.
   std::deque<nlohmann::json>& events();
 

@@ -32,9 +32,8 @@ Process read_process(pid_t pid) {
   return process;
 }
 
-bool uses_instance(pid_t pid) {
+bool uses(pid_t pid, const std::string& prefix) {
   std::error_code error;
-  const std::string prefix = home().string() + "/";
   for (fs::directory_iterator it("/proc/" + std::to_string(pid) + "/fd", error), end; it != end; it.increment(error)) {
     if (error) return false;
     const auto target = fs::read_symlink(it->path(), error);
@@ -84,14 +83,18 @@ bool runs(const Process& process) {
   return now.pid == process.pid && now.start_time == process.start_time;
 }
 
-std::vector<Process> sandbox_processes() {
+std::vector<Process> processes_using(const std::string& folder) {
   std::vector<Process> found;
-  const pid_t daemon = daemon_pid();
   for (const auto& process : all_processes()) {
-    if (process.pid != ::getpid() && process.pid != daemon && process.name != "sbx" && uses_instance(process.pid)) {
-      found.push_back(process);
-    }
+    if (process.pid != ::getpid() && uses(process.pid, folder + "/")) found.push_back(process);
   }
+  return found;
+}
+
+std::vector<Process> sandbox_processes() {
+  auto found = processes_using(home().string());
+  const pid_t daemon = daemon_pid();
+  std::erase_if(found, [&](const Process& process) { return process.pid == daemon || process.name == "sbx"; });
   return found;
 }
 

@@ -24,6 +24,8 @@ std::vector<Process> process_tree(pid_t root);
 pid_t find_in_tree(pid_t root, const std::string& name);
 // Whether exactly this process still runs (a zombie does not).
 bool runs(const Process& process);
+// Processes with a descriptor open below this folder, but for this test.
+std::vector<Process> processes_using(const std::string& folder);
 // Processes with a descriptor open under $SBX_HOME, but for the daemon and this test: keepers and what they started.
 std::vector<Process> sandbox_processes();
 pid_t daemon_pid();  // 0: none
