@@ -19,8 +19,6 @@ using sandbox::text_field;
 
 namespace {
 
-constexpr std::size_t kMostArguments = 4096;
-
 json image_view(const image::ImageManifest& m) {
   return {{"id", m.id},
           {"suite", m.suite},
@@ -30,30 +28,15 @@ json image_view(const image::ImageManifest& m) {
           {"created_at", m.created_at}};
 }
 
-Result<std::vector<std::string>> texts(const json& body, const char* key) {
-  std::vector<std::string> list;
-  const auto found = body.find(key);
-  if (found == body.end() || found->is_null()) return list;
-  const auto refuse = [&] { return fail(ErrorCode::kInvalid, std::string(key) + " must be a list of texts"); };
-  if (!found->is_array() || found->size() > kMostArguments) return refuse();
-  for (const auto& entry : *found) {
-    if (!entry.is_string()) return refuse();
-    list.push_back(entry.get<std::string>());
-    if (list.back().find('\0') != std::string::npos)
-      return fail(ErrorCode::kInvalid, std::string(key) + " must not hold NUL bytes");
-  }
-  return list;
-}
-
 }  // namespace
 
 Result<json> exec_head(const json& body) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the command must be a JSON object");
   json head;
-  const auto argv = SBX_TRY(texts(body, "argv"), "reading argv");
+  const auto argv = SBX_TRY(sandbox::text_list(body, "argv"), "reading argv");
   if (argv.empty() || argv.front().empty()) return fail(ErrorCode::kInvalid, "argv must name a program");
   head["argv"] = argv;
-  head["env"] = SBX_TRY(texts(body, "env"), "reading env");
+  head["env"] = SBX_TRY(sandbox::text_list(body, "env"), "reading env");
   for (const char* key : {"cwd", "user"}) head[key] = text_field(body, key);
   for (const char* key : {"tty", "privileged"}) head[key] = bool_field(body, key);
   head["stdin"] = bool_field(body, "stdin", true);
@@ -208,6 +191,7 @@ SBX_HANDLER(reset) {
   for (const auto& entry : images) {
     SBX_CO_CHECK(image::remove_image(folder, entry.id), "removing an image");
   }
+  SBX_CO_CHECK(daemon.lifecycle.policy().reset(), "removing the policy");
   std::size_t secrets = 0;
   if (!bool_field(request.body, "preserve_secrets")) {
     SBX_CO_TRY(secrets, co_await daemon.lifecycle.secrets().destroy(), "removing the secrets");

@@ -29,11 +29,27 @@ SBX_HANDLER(build_image);
 SBX_HANDLER(remove_image);
 SBX_HANDLER(list_templates);
 SBX_HANDLER(remove_template);
+SBX_HANDLER(get_policy);
+SBX_HANDLER(init_policy);
+SBX_HANDLER(reset_policy);
+SBX_HANDLER(list_rules);
+SBX_HANDLER(add_rule);
+SBX_HANDLER(remove_rules);
+SBX_HANDLER(check_policy);
+SBX_HANDLER(list_profiles);
+SBX_HANDLER(create_profile);
+SBX_HANDLER(remove_profile);
+SBX_HANDLER(attach_profile);
+SBX_HANDLER(detach_profile);
+SBX_HANDLER(get_policy_log);
 
 // The secrets that a sandbox has the use of: [{"name","source":"global|sandbox"}].
 Awaitable<nlohmann::json> secrets_of(Daemon& daemon, std::string sandbox_id);
 
 // An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
 Result<nlohmann::json> exec_head(const nlohmann::json& body);
+
+// From the query of the policy log's routes: sandbox, type, limit.
+Result<policy::LogFilter> log_filter(Daemon& daemon, Request& request);
 
 }  // namespace sbx::api

@@ -11,6 +11,7 @@
 #include <deque>
 
 #include "api/exec_bridge.h"
+#include "api/handlers.h"
 #include "api/secret_body.h"
 #include "sandbox/json_fields.h"
 #include "store/clock.h"
@@ -102,14 +103,14 @@ Awaitable<void> send_lines(Socket& socket, const HttpRequest& request, std::shar
   if (connected) co_await asio::async_write(socket, http::make_chunk_last(), into(ignored));
 }
 
-// Resets `stream` when the client of `socket` hangs up: without this, one that waits for a silent command would be kept
+// Calls `gone` when the client of `socket` hangs up: without this, one that waits for a silent command would be kept
 // until the command says something. Lives as long as the request.
 class HangUpWatch {
  public:
-  HangUpWatch(Socket& socket, std::shared_ptr<wire::Http2Stream> stream)
+  HangUpWatch(Socket& socket, std::function<void()> gone)
       : descriptor_(std::make_shared<asio::posix::stream_descriptor>(
             socket.get_executor(), ::fcntl(socket.native_handle(), F_DUPFD_CLOEXEC, 3))) {
-    asio::co_spawn(socket.get_executor(), watch(descriptor_, std::move(stream)), asio::detached);
+    asio::co_spawn(socket.get_executor(), watch(descriptor_, std::move(gone)), asio::detached);
   }
   ~HangUpWatch() {
     boost::system::error_code ignored;
@@ -119,14 +120,13 @@ class HangUpWatch {
   HangUpWatch& operator=(const HangUpWatch&) = delete;
 
  private:
-  static Awaitable<void> watch(std::shared_ptr<asio::posix::stream_descriptor> descriptor,
-                               std::shared_ptr<wire::Http2Stream> stream) {
+  static Awaitable<void> watch(std::shared_ptr<asio::posix::stream_descriptor> descriptor, std::function<void()> gone) {
     boost::system::error_code error;
     co_await descriptor->async_wait(asio::posix::stream_descriptor::wait_read, into(error));
     if (error) co_return;
     char byte = 0;
     // A client that sends on (a pipelined request) is still there; it is read when this answer is out.
-    if (::recv(descriptor->native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) stream->reset();
+    if (::recv(descriptor->native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) gone();
   }
 
   std::shared_ptr<asio::posix::stream_descriptor> descriptor_;
@@ -151,7 +151,7 @@ Result<void> check_found(const Result<wire::Http2Head>& head, const std::string&
 
 Awaitable<Result<json>> wait_for_exec(Socket& socket, Daemon& daemon, std::string id) {
   SBX_CO_TRY(const auto exec, open_exec(daemon, id, "wait"), "waiting for a command");
-  const HangUpWatch watch(socket, exec.stream);
+  const HangUpWatch watch(socket, [stream = exec.stream] { stream->reset(); });
   const auto head = co_await exec.stream->response();
   SBX_CO_CHECK(check_found(head, id), "waiting for a command");
   SBX_CO_TRY(const auto body, co_await wire::read_body(*exec.stream, 64U << 10U), "waiting for a command");
@@ -173,7 +173,7 @@ Awaitable<void> send_logs(Socket& socket, const HttpRequest& http_request, Daemo
     co_await send_json(socket, http_request, wire::http_status(found.error().code), error_body(found.error()));
     co_return;
   }
-  const HangUpWatch watch(socket, exec->stream);
+  const HangUpWatch watch(socket, [stream = exec->stream] { stream->reset(); });
   bool connected = co_await send_chunked_header(socket, http_request, "application/vnd.sbx.stdcopy");
   std::vector<char> buffer(64U << 10U);
   boost::system::error_code error;
@@ -188,6 +188,47 @@ Awaitable<void> send_logs(Socket& socket, const HttpRequest& http_request, Daemo
     exec->stream->reset();
   else
     co_await asio::async_write(socket, http::make_chunk_last(), into(error));
+}
+
+// A follower that does not read keeps this many decisions waiting; what comes then is counted, and told.
+constexpr std::size_t kMostWaiting = 10'000;
+
+struct Followed {
+  explicit Followed(const asio::any_io_executor& executor) : lines(executor) {}
+  Lines lines;
+  std::string sandbox_id;  // "": all
+  std::size_t missed = 0;
+
+  void take(const json& entry) {
+    if (!sandbox_id.empty() && entry.value("sandbox_id", "") != sandbox_id) return;
+    if (lines.waiting.size() >= kMostWaiting) {
+      ++missed;
+      return;
+    }
+    if (missed != 0) lines.push(json{{"missed", std::exchange(missed, 0)}});
+    lines.push(entry);
+  }
+};
+
+Awaitable<void> send_policy_log(Socket& socket, const HttpRequest& http_request, Daemon& daemon, Request request) {
+  const auto filter = log_filter(daemon, request);
+  Result<std::vector<json>> before = std::vector<json>();
+  if (!filter) before = std::unexpected(filter.error());
+  if (filter && filter->limit != 0) before = daemon.lifecycle.policy_log().latest(*filter);
+  if (!before) {
+    co_await send_json(socket, http_request, wire::http_status(before.error().code), error_body(before.error()));
+    co_return;
+  }
+  auto followed = std::make_shared<Followed>(socket.get_executor());
+  followed->sandbox_id = filter->sandbox_id;
+  for (const auto& entry : *before) followed->take(entry);
+  const policy::Subscription subscription =
+      daemon.lifecycle.policy_log().follow([followed](const json& entry) { followed->take(entry); });
+  const HangUpWatch watch(socket, [followed] {
+    followed->lines.done = true;
+    followed->lines.changed.notify();
+  });
+  co_await send_lines(socket, http_request, std::shared_ptr<Lines>(followed, &followed->lines));
 }
 
 Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, LockedString secret, Daemon& daemon, bool& upgraded) {
@@ -223,6 +264,10 @@ Awaitable<bool> answer(Socket& socket, HttpRequest& http_request, LockedString s
   }
   if ((*route)->kind == Kind::kLogs) {
     co_await send_logs(socket, http_request, daemon, std::move(request));
+    co_return false;
+  }
+  if ((*route)->kind == Kind::kPolicyLog) {
+    co_await send_policy_log(socket, http_request, daemon, std::move(request));
     co_return false;
   }
   if (http_request[http::field::accept].find("application/x-ndjson") != beast::string_view::npos) {

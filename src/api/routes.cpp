@@ -62,6 +62,20 @@ const std::vector<Route>& route_table() {
       {"DELETE", "/v1/images/{id}", Kind::kJson, remove_image},
       {"GET", "/v1/templates", Kind::kJson, list_templates},
       {"DELETE", "/v1/templates/{id}", Kind::kJson, remove_template},
+      {"GET", "/v1/policy", Kind::kJson, get_policy},
+      {"POST", "/v1/policy/init", Kind::kJson, init_policy},
+      {"POST", "/v1/policy/reset", Kind::kJson, reset_policy},
+      {"GET", "/v1/policy/rules", Kind::kJson, list_rules},
+      {"POST", "/v1/policy/rules", Kind::kJson, add_rule},
+      {"POST", "/v1/policy/rules/remove", Kind::kJson, remove_rules},
+      {"POST", "/v1/policy/check", Kind::kJson, check_policy},
+      {"GET", "/v1/policy/log", Kind::kJson, get_policy_log},
+      {"GET", "/v1/policy/log/follow", Kind::kPolicyLog, nullptr},
+      {"GET", "/v1/policy/profiles", Kind::kJson, list_profiles},
+      {"PUT", "/v1/policy/profiles/{profile}", Kind::kJson, create_profile},
+      {"DELETE", "/v1/policy/profiles/{profile}", Kind::kJson, remove_profile},
+      {"PUT", "/v1/sandboxes/{name}/profiles/{profile}", Kind::kJson, attach_profile},
+      {"DELETE", "/v1/sandboxes/{name}/profiles/{profile}", Kind::kJson, detach_profile},
   };
   return kRoutes;
 }

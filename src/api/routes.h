@@ -37,9 +37,9 @@ struct Daemon {
 using Handler = Awaitable<Result<nlohmann::json>> (*)(Daemon&, Request, Progress);
 
 // kAttach: a WebSocket; kLogs: a body of stdcopy frames; kWait: JSON that may take for ever, so that a client that
-// hangs up must be noticed; kSecret: the body goes into locked memory, unparsed, and the answer is JSON. The server has
-// code of its own for these.
-enum class Kind { kJson, kAttach, kLogs, kWait, kSecret };
+// hangs up must be noticed; kSecret: the body goes into locked memory, unparsed, and the answer is JSON; kPolicyLog:
+// JSON lines without end. The server has code of its own for these.
+enum class Kind { kJson, kAttach, kLogs, kWait, kSecret, kPolicyLog };
 
 struct Route {
   std::string_view method;

@@ -1,6 +1,6 @@
-// sbxd [--app-name NAME] [--ready-fd N]: the daemon. One per HOME (flock on HOME/sbxd.lock; a second one exits with 3).
-// Logs to stderr, or to HOME/log/sbxd.log when started with --ready-fd, where it writes one byte once it can be
-// reached.
+// sbxd [--app-name NAME] [--policy PRESET] [--ready-fd N]: the daemon. One per HOME (flock on HOME/sbxd.lock; a second
+// one exits with 3). Logs to stderr, or to HOME/log/sbxd.log when started with --ready-fd, where it writes one byte
+// once it can be reached.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -24,6 +24,7 @@ using sbx::Result;
 
 struct Options {
   std::string app_name;
+  std::string policy;  // preset of a new installation
   int ready_fd = -1;
 };
 
@@ -38,6 +39,8 @@ Result<Options> parse(int argc, char** argv) {
       options.app_name = argv[i + 1];
     else if (name == "--ready-fd")
       options.ready_fd = std::atoi(argv[i + 1]);
+    else if (name == "--policy")
+      options.policy = argv[i + 1];
     else
       return sbx::fail(sbx::ErrorCode::kInvalid, "unknown option " + name);
   }
@@ -58,6 +61,14 @@ sbx::sandbox::Awaitable<void> start(sbx::api::Daemon& daemon, asio::local::strea
   }
 }
 
+Result<void> choose_policy(sbx::policy::PolicyStore& policy, const std::string& wanted) {
+  const auto now = SBX_TRY(policy.preset(), "reading the policy");
+  if (!now) return policy.initialise(wanted);
+  if (*now == wanted) return {};
+  return sbx::fail(sbx::ErrorCode::kInvalid, "the network policy is initialised already (" + *now + "), not " + wanted +
+                                                 "; 'sbx policy reset' removes it with all its rules");
+}
+
 Result<void> run(const Options& options) {
   const auto paths = SBX_TRY(sbx::store::Paths::from_environment(options.app_name), "finding the state folder");
   SBX_CHECK(paths.make(), "making the state folders");
@@ -73,6 +84,7 @@ Result<void> run(const Options& options) {
   asio::io_context loop(1);
   const auto programs = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   sbx::sandbox::Lifecycle lifecycle(loop, paths, database, programs);
+  if (!options.policy.empty()) SBX_CHECK(choose_policy(lifecycle.policy(), options.policy), "choosing the policy");
   sbx::api::Daemon daemon{lifecycle, sbx::store::now_ms(), programs, {}};
   // Posted late enough for the answer to `daemon stop` to go out first.
   asio::steady_timer farewell(loop);

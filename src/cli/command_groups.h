@@ -15,6 +15,7 @@ using Action = std::function<Result<int>(const ApiClient&)>;
 // Says what a subcommand does.
 using OnCommand = std::function<void(CLI::App*, Action)>;
 
+void add_policy_commands(CLI::App& app, const OnCommand& on);
 void add_secret_commands(CLI::App& app, const OnCommand& on);
 
 }  // namespace sbx::cli

@@ -32,8 +32,14 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
   command->add_option("--env-file", o.env_files, "file of KEY=VALUE lines")->allow_extra_args(false);
   command->add_option("--label", o.labels, "KEY=VALUE")->allow_extra_args(false);
   command->add_option("--auto-stop", o.auto_stop, "stop after this long without a session (default 30s), or off");
-  refuse_flags(command, {"--clone", "-p,--publish", "--deny-network", "--kit", "--kit-arg", "--kit-args-file",
-                         "--static-mcp", "--skills", "--pull", "--gpu"});
+  command->add_option("--allow-network", o.allow_network, "destinations that this sandbox may reach too")
+      ->allow_extra_args(false);
+  command->add_option("--deny-network", o.deny_network, "destinations that this sandbox must not reach")
+      ->allow_extra_args(false);
+  command->add_option("--profile", o.profiles, "named set of network rules (sbx policy profile)")
+      ->allow_extra_args(false);
+  refuse_flags(command, {"--clone", "-p,--publish", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills",
+                         "--pull", "--gpu"});
 }
 
 }  // namespace
@@ -147,8 +153,10 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto detach = std::make_shared<bool>(false);
   auto* start_command = daemon->add_subcommand("start", "run the daemon, in the foreground");
   start_command->add_flag("-d,--detach", *detach, "in the background");
-  refuse_flags(start_command, {"--policy"});
-  on(start_command, [detach](const ApiClient& client) { return daemon_start(client, *detach); });
+  auto preset = std::make_shared<std::string>();
+  start_command->add_option("--policy", *preset, "network policy of a new installation")
+      ->check(CLI::IsMember({"allow-all", "balanced", "deny-all"}));
+  on(start_command, [detach, preset](const ApiClient& client) { return daemon_start(client, *detach, *preset); });
   on(daemon->add_subcommand("stop", "end the daemon; sandboxes go on"),
      [](const ApiClient& client) { return daemon_stop(client); });
   auto* status_command = daemon->add_subcommand("status", "is it running, and where");
@@ -186,6 +194,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   completion_command->add_option("SHELL", *name)->required();
   on(completion_command, [name, words_to_complete](const ApiClient&) { return completion(*name, *words_to_complete); });
 
+  add_policy_commands(app, on);
   add_secret_commands(app, on);
 
   for (const std::string kind : {"image", "template"}) {
@@ -208,9 +217,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     }
   }
   // Commands of the reference that this version lacks, whatever their arguments.
-  static const std::set<std::string> kMissing = {"attach", "env",    "kit",   "mcp",      "mount",
-                                                 "move",   "policy", "ports", "settings", "setup",
-                                                 "skills", "ssh",    "ttl",   "tui",      "volume"};
+  static const std::set<std::string> kMissing = {"attach",   "env",   "kit",    "mcp", "mount", "move", "ports",
+                                                 "settings", "setup", "skills", "ssh", "ttl",   "tui",  "volume"};
   const auto verb =
       std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (verb != words.end() && kMissing.contains(*verb)) {

@@ -16,6 +16,7 @@ struct CreateOptions {
   std::string name, memory, image, auto_stop;
   long cpus = 0;
   std::vector<std::string> env, env_files, labels;
+  std::vector<std::string> allow_network, deny_network, profiles;
   bool quiet = false;
 };
 struct RunOptions {
@@ -51,7 +52,8 @@ Result<int> remove(const ApiClient&, const RemoveOptions&);
 Result<int> prune(const ApiClient&, const PruneOptions&);
 Result<int> copy(const ApiClient&, const std::string& source, const std::string& destination, bool follow_links);
 
-Result<int> daemon_start(const ApiClient&, bool detach);
+// `policy`: the preset of a new installation; "" leaves it to the first sandbox.
+Result<int> daemon_start(const ApiClient&, bool detach, const std::string& policy = "");
 Result<int> daemon_stop(const ApiClient&);
 Result<int> daemon_status(const ApiClient&, bool json);
 // `format`: "" for people, "json" or "github-issue".

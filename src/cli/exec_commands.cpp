@@ -136,7 +136,10 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
     for (const auto& [flag, given] :
          {std::pair{"--memory", !create.memory.empty()}, std::pair{"--cpus", create.cpus != 0},
           std::pair{"--template", !create.image.empty()}, std::pair{"--label", !create.labels.empty()},
-          std::pair{"--auto-stop", !create.auto_stop.empty()}}) {
+          std::pair{"--auto-stop", !create.auto_stop.empty()},
+          std::pair{"--allow-network", !create.allow_network.empty()},
+          std::pair{"--deny-network", !create.deny_network.empty()},
+          std::pair{"--profile", !create.profiles.empty()}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
     const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start",

@@ -47,17 +47,28 @@ void print_checks(const json& checks) {
 
 }  // namespace
 
-Result<int> daemon_start(const ApiClient& client, bool detach) {
+Result<int> daemon_start(const ApiClient& client, bool detach, const std::string& policy) {
   if (detach) {
     SBX_TRY(client.call("GET", "/v1/daemon"), "starting the daemon");
+    if (!policy.empty()) {
+      const json now = SBX_TRY(client.call("GET", "/v1/policy"), "reading the policy");
+      if (now.value("initialized", false) && now.value("preset", "") != policy)
+        return fail(ErrorCode::kConflict, "the network policy is initialised already (" + now.value("preset", "") +
+                                              "); 'sbx policy reset' removes it with all its rules");
+      if (!now.value("initialized", false))
+        SBX_TRY(client.call("POST", "/v1/policy/init", {{"preset", policy}}), "initialising the policy");
+    }
     return daemon_status(client, false);
   }
   if (running_daemon(client)) return fail(ErrorCode::kConflict, "the daemon is running already");
   const std::string program = own_program().parent_path() / "sbxd";
-  if (client.app_name().empty())
-    ::execl(program.c_str(), "sbxd", nullptr);
-  else
-    ::execl(program.c_str(), "sbxd", "--app-name", client.app_name().c_str(), nullptr);
+  std::vector<std::string> words = {"sbxd"};
+  if (!client.app_name().empty()) words.insert(words.end(), {"--app-name", client.app_name()});
+  if (!policy.empty()) words.insert(words.end(), {"--policy", policy});
+  std::vector<char*> argv;
+  for (auto& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  ::execv(program.c_str(), argv.data());
   return fail_errno("starting " + program, errno);
 }
 

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/policy_commands.h"
 #include "cli/table.h"
 #include "cli/units.h"
 #include "store/clock.h"
@@ -55,6 +56,10 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
   else if (!options.auto_stop.empty())
     body["auto_stop_s"] = SBX_TRY(store::parse_duration(options.auto_stop), "reading --auto-stop") / 1000;
   body["env"] = SBX_TRY(read_environment(options.env_files, options.env), "reading the environment");
+  body["allow_network"] = split_lists(options.allow_network);
+  body["deny_network"] = split_lists(options.deny_network);
+  body["profiles"] = split_lists(options.profiles);
+  SBX_CHECK(choose_policy_once(client), "choosing a policy");
   body["labels"] = json::object();
   for (const auto& label : options.labels) {
     const auto equals = label.find('=');

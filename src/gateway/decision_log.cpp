@@ -27,7 +27,11 @@ std::string timestamp() {
 }  // namespace
 
 void DecisionLog::add(std::string_view kind, const policy::Target& target, const policy::Decision& decision) {
+  static const auto kStart =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   nlohmann::ordered_json entry;
+  entry["id"] = std::to_string(kStart) + "-" + std::to_string(first_ + lines_.size() + 1);
   entry["at"] = timestamp();
   entry["kind"] = kind;
   entry["host"] = target.host.substr(0, 253);

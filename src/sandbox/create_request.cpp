@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "policy/policy_store.h"
 #include "sandbox/agents.h"
+#include "sandbox/json_fields.h"
 #include "sandbox/names.h"
 
 namespace sbx::sandbox {
@@ -76,6 +78,16 @@ Result<std::int64_t> number(const json& body, const char* key, std::int64_t othe
   return value;
 }
 
+// Before anything is made: a creation that fails over a typing mistake should fail at once.
+Result<void> check_rule(const char* decision, const std::vector<std::string>& resources) {
+  if (resources.empty()) return {};
+  policy::StoredRule rule;
+  rule.decision = decision;
+  rule.resources = resources;
+  SBX_TRY(policy::checked(std::move(rule)), "checking a rule");
+  return {};
+}
+
 Result<std::string> text(const json& body, const char* key) {
   const auto found = body.find(key);
   if (found == body.end() || found->is_null()) return std::string();
@@ -128,6 +140,11 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
       request.env.push_back(entry.get<std::string>());
     }
   }
+  request.allow_network = SBX_TRY(text_list(body, "allow_network"), "reading allow_network");
+  request.deny_network = SBX_TRY(text_list(body, "deny_network"), "reading deny_network");
+  request.profiles = SBX_TRY(text_list(body, "profiles"), "reading profiles");
+  SBX_CHECK(check_rule("allow", request.allow_network), "reading allow_network");
+  SBX_CHECK(check_rule("deny", request.deny_network), "reading deny_network");
   if (const auto labels = body.find("labels"); labels != body.end() && !labels->is_null()) {
     if (!labels->is_object()) return fail(ErrorCode::kInvalid, "labels must be an object of texts");
     for (const auto& [key, value] : labels->items()) {

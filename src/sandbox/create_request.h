@@ -22,7 +22,9 @@ struct CreateRequest {
   std::vector<std::string> env;
   std::map<std::string, std::string> labels;
   std::int64_t auto_stop_s = 30;
-  std::string image;  // id or name; "": the newest
+  std::string image;                                     // id or name; "": the newest
+  std::vector<std::string> allow_network, deny_network;  // resource patterns of rules of its own
+  std::vector<std::string> profiles;                     // of rules, to be attached
 };
 
 inline constexpr std::int64_t kLeastMemoryMib = 512;

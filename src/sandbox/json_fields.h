@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
+
+#include "base/result.h"
 
 namespace sbx::sandbox {
 
@@ -24,6 +27,23 @@ inline bool bool_field(const nlohmann::json& object, const char* key, bool other
   if (!object.is_object()) return otherwise;
   const auto found = object.find(key);
   return found != object.end() && found->is_boolean() ? found->get<bool>() : otherwise;
+}
+
+// A list of texts; missing or null is an empty one. kInvalid for anything else, and for NUL bytes and endless lists.
+inline Result<std::vector<std::string>> text_list(const nlohmann::json& object, const char* key) {
+  std::vector<std::string> list;
+  if (!object.is_object()) return list;
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return list;
+  if (!found->is_array() || found->size() > 4096)
+    return fail(ErrorCode::kInvalid, std::string(key) + " must be a list of texts");
+  for (const auto& entry : *found) {
+    if (!entry.is_string()) return fail(ErrorCode::kInvalid, std::string(key) + " must be a list of texts");
+    list.push_back(entry.get<std::string>());
+    if (list.back().find('\0') != std::string::npos)
+      return fail(ErrorCode::kInvalid, std::string(key) + " must not hold NUL bytes");
+  }
+  return list;
 }
 
 // Dumps text that may not be UTF-8 without throwing.

@@ -17,6 +17,8 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
     : loop_(loop),
       paths_(std::move(paths)),
       store_(database),
+      policy_(database),
+      policy_log_(database),
       pool_(4),
       artifacts_(paths_, std::move(programs), loop.get_executor(), pool_),
       secrets_(loop, paths_.home) {}
@@ -40,7 +42,46 @@ Awaitable<Result<AsyncMutex::Guard>> Lifecycle::lock(std::string id) {
   co_return std::move(guard);
 }
 
+// A new installation: the default policy, said once.
+Result<void> Lifecycle::ensure_policy(const Progress& progress) {
+  if (SBX_TRY(policy_.ensure_initialised(), "preparing the policy"))
+    progress("Network policy: balanced (the default). See 'sbx policy ls'; 'sbx policy reset' chooses anew");
+  return {};
+}
+
+Result<void> Lifecycle::add_policy(const store::Sandbox& row, const CreateRequest& request) {
+  for (const bool deny : {true, false}) {
+    const auto& resources = deny ? request.deny_network : request.allow_network;
+    if (resources.empty()) continue;
+    policy::StoredRule rule;
+    rule.scope.sandbox_id = row.id;
+    rule.decision = deny ? "deny" : "allow";
+    rule.resources = resources;
+    rule.created_via = "provisioned";
+    SBX_TRY(policy_.add(std::move(rule)), "adding the sandbox's rules");
+  }
+  for (const auto& profile : request.profiles)
+    SBX_CHECK(policy_.attach_profile(profile, row.id), "attaching a profile");
+  return {};
+}
+
+// The part of a creation that comes after its row.
+Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequest& request, Progress progress) {
+  SBX_CO_CHECK(add_policy(row, request), "setting up the policy");
+  SBX_CO_TRY(const auto choice,
+             co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, std::move(progress)),
+             "choosing a template");
+  row.template_id = choice.id;
+  row.image_id = choice.image_id;
+  row.accelerator = choice.accelerator;
+  row.cpus = choice.cpus;
+  row.memory_mib = choice.memory_mib;
+  SBX_CO_CHECK(store_.update(row), "storing the sandbox");
+  co_return co_await launch(row, "clone");
+}
+
 Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progress progress) {
+  SBX_CO_CHECK(ensure_policy(progress), "creating a sandbox");
   store::Sandbox row;
   row.id = random_uuid();
   row.agent = request.agent;
@@ -73,19 +114,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
     row.name = base.substr(0, 63 - suffix.size()) + suffix;
   }
 
-  Result<void> made;
-  auto choice = co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, progress);
-  if (choice) {
-    row.template_id = choice->id;
-    row.image_id = choice->image_id;
-    row.accelerator = choice->accelerator;
-    row.cpus = choice->cpus;
-    row.memory_mib = choice->memory_mib;
-    made = store_.update(row);
-    if (made) made = co_await launch(row, "clone");
-  } else {
-    made = std::unexpected(choice.error());
-  }
+  const auto made = co_await furnish(row, request, progress);
   if (!made) {
     Error error = made.error();
     auto erased = co_await erase(row);

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "policy/policy_log.h"
+#include "policy/policy_store.h"
 #include "sandbox/artifacts.h"
 #include "sandbox/async.h"
 #include "sandbox/create_request.h"
@@ -72,6 +74,8 @@ class Lifecycle {
 
   Artifacts& artifacts() { return artifacts_; }
   Secrets& secrets() { return secrets_; }
+  policy::PolicyStore& policy() { return policy_; }
+  policy::PolicyLog& policy_log() { return policy_log_; }
   bool any_running() const { return !live_.empty(); }
   const store::Paths& paths() const { return paths_; }
   boost::asio::thread_pool& pool() { return pool_; }
@@ -88,6 +92,9 @@ class Lifecycle {
   };
 
   Awaitable<Result<AsyncMutex::Guard>> lock(std::string id);
+  Result<void> ensure_policy(const Progress& progress);
+  Result<void> add_policy(const store::Sandbox& row, const CreateRequest& request);
+  Awaitable<Result<void>> furnish(store::Sandbox& row, const CreateRequest& request, Progress progress);
   Result<store::Sandbox> require(const std::string& name);
   Awaitable<Result<bool>> start_locked(store::Sandbox row, StartOptions options, Progress progress);
   Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
@@ -108,6 +115,8 @@ class Lifecycle {
   boost::asio::io_context& loop_;
   store::Paths paths_;
   store::SandboxStore store_;
+  policy::PolicyStore policy_;
+  policy::PolicyLog policy_log_;
   boost::asio::thread_pool pool_;
   Artifacts artifacts_;
   Secrets secrets_;

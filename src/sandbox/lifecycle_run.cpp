@@ -74,6 +74,7 @@ Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions
     co_return fail(ErrorCode::kConflict,
                    "sandbox '" + row.name + "' is not usable (" + std::string(store::to_string(row.state)) + ")");
   }
+  SBX_CO_CHECK(ensure_policy(progress), "starting a sandbox");
   const fs::path folder = paths_.sandbox(row.id);
   const bool has_memory = !options.cold && fs::exists(folder / "memory.img");
   const std::string mode = has_memory ? "resume" : options.cold || fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
