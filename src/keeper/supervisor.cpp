@@ -239,6 +239,7 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
   };
   switch (request) {
     case Request::kConnectControl:
+      machine_->forget_ram_name();  // who asks for the guest has spoken to QEMU
       return vm::connect_port(spec_.runtime_folder, 0);
     case Request::kGuestRuns:
       if (guest_runs_ || loading_) break;

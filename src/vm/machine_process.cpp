@@ -298,6 +298,7 @@ MachineProcess& MachineProcess::operator=(MachineProcess&& other) noexcept {
 }
 
 MachineProcess::~MachineProcess() {
+  forget_ram_name();
   if (!process_.running()) return;
   kill();
   (void)process_.wait();

@@ -94,5 +94,11 @@ TEST(Lifecycle, AKilledVmIsStoppedWithAReasonAndStartsAgainFromItsDisk) {
   EXPECT_EQ(sandbox.shell("cat ~/file").out, "synced\n");
 }
 
+TEST(Template, LeavesNoMemoryBehindWhereItWasBuilt) {
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
+    EXPECT_FALSE(entry.path().filename().native().starts_with("sbx-template-")) << entry.path();
+  }
+}
+
 }  // namespace
 }  // namespace sbx::test
