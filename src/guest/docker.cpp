@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "guest/console.h"
+#include "guest/container_runtime.h"
 #include "guest/spawn.h"
 
 namespace sbx::guest {
@@ -59,7 +60,9 @@ Result<void> Docker::start() {
   SpawnPlan plan;
   plan.argv = {"dockerd"};
   plan.candidates = program_candidates("dockerd", kPath);
-  plan.environment = {"PATH=" + std::string(kPath), "HOME=/root", "LANG=C.UTF-8"};
+  // The runtimes that dockerd, containerd and BuildKit find are ours (container_runtime.h).
+  SBX_CHECK(install_runtime_links(), "starting dockerd");
+  plan.environment = {"PATH=" + std::string(kRuntimeFolder) + ":" + std::string(kPath), "HOME=/root", "LANG=C.UTF-8"};
   plan.user.home = "/root";
   plan.standard[1] = plan.standard[2] = log.get();
   plan.cgroup = group.get();

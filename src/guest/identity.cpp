@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "guest/authorities.h"
 
 namespace sbx::guest {
 namespace {
@@ -85,6 +86,7 @@ Result<Identity> parse_identity(std::string_view text) {
     identity.time_ns = json.value("time_ns", std::int64_t{0});
     identity.environment = json.value("environment", std::vector<std::string>());
     identity.sandbox_id = json.value("sandbox_id", "");
+    identity.authorities = json.value("authorities", std::vector<std::string>());
   } catch (const nlohmann::json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the identity is malformed: ") + error.what());
   }
@@ -134,6 +136,7 @@ Result<void> apply_identity(const Identity& identity) {
   }
   if (!identity.sandbox_id.empty())
     SBX_CHECK(put_file("/run/sbx/id", identity.sandbox_id + "\n"), "applying the identity");
+  SBX_CHECK(trust_authorities(identity.authorities), "applying the identity");
   ::mkdir("/etc/profile.d", 0755);
   return put_file("/etc/profile.d/sbx-identity.sh", profile_script(identity.environment));
 }

@@ -18,6 +18,7 @@ struct Identity {
   std::int64_t time_ns = 0;
   std::vector<std::string> environment;
   std::string sandbox_id;
+  std::vector<std::string> authorities;  // PEM, one certificate each
 };
 
 Result<Identity> parse_identity(std::string_view json);

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "guest/boot.h"
 #include "guest/console.h"
+#include "guest/container_runtime.h"
 #include "guest/control_server.h"
 #include "guest/guest.h"
 #include "guest/port_sessions.h"
@@ -96,7 +97,8 @@ void run(const std::string& command_line) {
 
 }  // namespace
 
-int main() {
+int main(int, char** argv) {
+  if (argv[0] != nullptr && ::getpid() != 1 && is_container_runtime(argv[0])) return run_container_runtime(argv);
   if (::getpid() != 1) {
     std::fputs("sbx-guest is PID 1 of a sandbox's VM; there is nothing to run here.\n", stderr);
     return 64;

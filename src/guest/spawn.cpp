@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -76,6 +77,8 @@ bool raise_all_capabilities() {
   if (plan.privileged && !raise_all_capabilities()) give_up(report, SpawnStage::kSetup, errno);
   if (::chdir(plan.folder.c_str()) != 0) give_up(report, SpawnStage::kFolder, errno);
 
+  // Sockets that Asio makes are not close-on-exec. The report is already.
+  ::syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
   const auto argv = pointers(plan.argv);
   const auto environment = pointers(plan.environment);
   int error_number = ENOENT;

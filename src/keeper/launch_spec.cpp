@@ -26,6 +26,7 @@ LaunchSpec read_members(const json& document) {
   spec.cpus = document.at("cpus").get<int>();
   spec.memory_mib = document.at("memory_mib").get<int>();
   spec.identity = document.value("identity", json::object());
+  spec.gateway_fd = document.value("gateway_fd", -1);
   spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }

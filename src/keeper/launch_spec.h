@@ -35,6 +35,7 @@ struct LaunchSpec {
   vm::Accelerator accelerator = vm::Accelerator::kTcg;
   nlohmann::json identity = nlohmann::json::object();  // handed to the guest as it is
   std::vector<Workspace> workspaces;
+  int gateway_fd = -1;  // inherited listening socket for sbx-gateway; -1: no gateway
 
   std::filesystem::path disk() const { return sandbox_folder / "disk.qcow2"; }
   std::filesystem::path memory_image() const { return sandbox_folder / "memory.img"; }

@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::string_view kGood =
     R"({"mode":"clone","sandbox_id":"u","runtime_folder":"/r","sandbox_folder":"/s","template_folder":"/t",)"
-    R"("image_folder":"/i","cpus":2,"memory_mib":1024,"workspaces":[{"index":0,"path":"/w","readonly":true}]})";
+    R"("image_folder":"/i","cpus":2,"memory_mib":1024,"workspaces":[{"index":0,"path":"/w","readonly":true}],"gateway_fd":7})";
 
 TEST(LaunchSpec, EveryMemberIsRead) {
   auto spec = parse_launch_spec(kGood);
@@ -17,6 +17,7 @@ TEST(LaunchSpec, EveryMemberIsRead) {
   EXPECT_EQ(spec->cpus, 2);
   ASSERT_EQ(spec->workspaces.size(), 1U);
   EXPECT_TRUE(spec->workspaces[0].readonly);
+  EXPECT_EQ(spec->gateway_fd, 7);
 }
 
 TEST(LaunchSpec, WhatIsMissingOrWrongIsNamed) {

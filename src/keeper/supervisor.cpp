@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "keeper/files_server.h"
+#include "keeper/gateway_server.h"
 #include "keeper/machine_files.h"
 #include "keeper/rfc3339.h"
 #include "keeper/worker_jail.h"
@@ -52,6 +53,8 @@ Supervisor::Supervisor(LaunchSpec spec) : spec_(std::move(spec)) {
   if (!spec_.workspaces.empty()) {
     servers_.push_back({"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()});
   }
+  if (spec_.gateway_fd >= 0)
+    servers_.push_back({"sbx-gateway", &start_gateway, std::nullopt, Subprocess(), 0, UniqueFd()});
 }
 
 int Supervisor::run() {

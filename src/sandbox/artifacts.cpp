@@ -164,7 +164,8 @@ Awaitable<Result<void>> Artifacts::build_template(TemplateChoice choice, Progres
     SBX_CO_CHECK(make_folders(folder, 0700), "making " + folder.native());
   }
   const fs::path log = paths_.log_folder() / ("template-" + choice.id.substr(0, 8) + ".log");
-  SBX_CO_TRY(auto keeper, spawn_keeper(keeper_program(), template_spec(spec), log), "starting the template's keeper");
+  SBX_CO_TRY(auto keeper, spawn_keeper(keeper_program(), template_spec(spec), -1, log),
+             "starting the template's keeper");
   auto ready = co_await wait_until_ready(std::move(keeper.output), kTemplateDeadline, log);
   if (!ready) kill_process(keeper.pidfd.get(), SIGTERM);
   // The keeper ends by itself when the template is saved; its end is what makes the files complete.

@@ -1,12 +1,8 @@
 #include "sandbox/keeper_client.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
-
 #include <boost/asio/detached.hpp>
-#include <cstring>
 
-#include "base/unique_fd.h"
+#include "sandbox/gateway_link.h"
 #include "sandbox/json_fields.h"
 
 namespace sbx::sandbox {
@@ -42,16 +38,7 @@ Awaitable<void> expire(std::shared_ptr<asio::steady_timer> timer, std::shared_pt
 
 Result<std::shared_ptr<KeeperClient>> KeeperClient::connect(asio::any_io_executor executor,
                                                             const std::filesystem::path& socket) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket.native().size() >= sizeof address.sun_path)
-    return fail(ErrorCode::kInternal, "socket path too long: " + socket.native());
-  std::memcpy(address.sun_path, socket.c_str(), socket.native().size());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) return fail_errno("making a socket", errno);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return fail(ErrorCode::kUnavailable, "the sandbox's keeper does not answer: " + std::string(std::strerror(errno)));
-  }
+  auto fd = SBX_TRY(connect_to_socket(socket), "reaching the sandbox's keeper");
   auto session = wire::Http2Session::client(asio::posix::stream_descriptor(executor, fd.release()));
   auto alive = std::make_shared<bool>(true);
   asio::co_spawn(executor, run_session(session, alive), asio::detached);

@@ -28,7 +28,7 @@ std::string end_of_log(const std::filesystem::path& log) {
 
 }  // namespace
 
-Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec,
+Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec, int gateway_fd,
                                    const std::filesystem::path& log) {
   UniqueFd memory(::memfd_create("launch-spec", MFD_CLOEXEC));
   if (!memory.valid()) return fail_errno("making the launch specification", errno);
@@ -40,13 +40,10 @@ Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const n
   keeper.output.reset(ends[0]);
   UniqueFd write_end(ends[1]);
   auto log_file = SBX_TRY(open_file(log, O_WRONLY | O_CREAT | O_APPEND, 0600), "opening the keeper's log");
-  auto child = SBX_TRY(Command({program.native(), "--spec-fd", std::to_string(memory.get())})
-                           .keep_fd(memory.get())
-                           .stdout_to(write_end.get())
-                           .stderr_to(log_file.get())
-                           .new_session()
-                           .start(),
-                       "starting " + program.native());
+  Command command({program.native(), "--spec-fd", std::to_string(memory.get())});
+  command.keep_fd(memory.get()).stdout_to(write_end.get()).stderr_to(log_file.get()).new_session();
+  if (gateway_fd >= 0) command.keep_fd(gateway_fd);
+  auto child = SBX_TRY(command.start(), "starting " + program.native());
   keeper.pid = child.pid();
   keeper.start_time = process_start_time(keeper.pid);
   keeper.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, keeper.pid, 0)));

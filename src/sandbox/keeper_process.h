@@ -18,8 +18,8 @@ struct KeeperProcess {
   UniqueFd output;              // its stdout
 };
 
-// fork and exec, no waiting; its stderr is appended to `log`.
-Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec,
+// fork and exec, no waiting; it inherits `gateway_fd` (-1: none), its stderr is appended to `log`.
+Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec, int gateway_fd,
                                    const std::filesystem::path& log);
 
 // The keeper's one line on stdout: nothing if it says ready, else the Error it tells, or kTimeout, or (when it ended

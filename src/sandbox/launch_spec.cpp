@@ -11,20 +11,22 @@ namespace {
 
 using nlohmann::json;
 
-json identity_of(const store::Sandbox& sandbox) {
+json identity_of(const store::Sandbox& sandbox, const GuestFacts& facts) {
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
   return {{"hostname", sandbox.name},
           {"machine_id", sandbox.machine_id},
           {"entropy", base64(random_bytes(256))},
           {"time_ns", now.tv_sec * 1'000'000'000LL + now.tv_nsec},
-          {"environment", sandbox.env},
+          {"environment", facts.environment},
+          {"authorities", facts.authorities},
           {"sandbox_id", sandbox.id}};
 }
 
 }  // namespace
 
-json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders) {
+json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders,
+                 const GuestFacts& facts) {
   json workspaces = json::array();
   for (const auto& workspace : sandbox.workspaces) {
     workspaces.push_back({{"index", workspaces.size()},
@@ -42,7 +44,8 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
           {"cpus", sandbox.cpus},
           {"memory_mib", sandbox.memory_mib},
           {"accelerator", sandbox.accelerator},
-          {"identity", identity_of(sandbox)},
+          {"identity", identity_of(sandbox, facts)},
+          {"gateway_fd", facts.gateway_fd},
           {"workspaces", workspaces}};
 }
 
@@ -54,7 +57,7 @@ json template_spec(const TemplateSpec& spec) {
   sandbox.cpus = spec.cpus;
   sandbox.memory_mib = spec.memory_mib;
   sandbox.accelerator = spec.accelerator;
-  json result = launch_spec(sandbox, "template", spec.folders);
+  json result = launch_spec(sandbox, "template", spec.folders, {});
   result["guest_binary"] = spec.guest_binary.native();
   return result;
 }

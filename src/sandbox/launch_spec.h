@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "store/sandbox_store.h"
 
@@ -16,8 +17,16 @@ struct LaunchFolders {
   std::filesystem::path image;
 };
 
+// What the guest of a sandbox is told, beside what its row says.
+struct GuestFacts {
+  std::vector<std::string> environment;  // "K=V", the row's own included
+  std::vector<std::string> authorities;  // PEM, one certificate each
+  int gateway_fd = -1;
+};
+
 // `mode` is "clone", "resume" or "boot". The identity gets fresh entropy and the time of the call.
-nlohmann::json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders);
+nlohmann::json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders,
+                           const GuestFacts& facts);
 
 struct TemplateSpec {
   LaunchFolders folders;

@@ -21,7 +21,9 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
       policy_log_(database),
       pool_(4),
       artifacts_(paths_, std::move(programs), loop.get_executor(), pool_),
-      secrets_(loop, paths_.home) {}
+      secrets_(loop, paths_.home) {
+  follow_changes();
+}
 
 Lifecycle::~Lifecycle() { pool_.stop(); }
 

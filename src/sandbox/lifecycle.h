@@ -17,9 +17,12 @@
 #include "policy/policy_store.h"
 #include "sandbox/artifacts.h"
 #include "sandbox/async.h"
+#include "sandbox/certificate_authority.h"
 #include "sandbox/create_request.h"
+#include "sandbox/gateway_link.h"
 #include "sandbox/keeper_client.h"
 #include "sandbox/keeper_process.h"
+#include "sandbox/launch_spec.h"
 #include "sandbox/secrets.h"
 #include "store/paths.h"
 #include "store/sandbox_store.h"
@@ -87,6 +90,7 @@ class Lifecycle {
     pid_t pid = 0;
     std::shared_ptr<boost::asio::posix::stream_descriptor> pidfd;
     std::shared_ptr<KeeperClient> client;
+    std::shared_ptr<GatewayLink> gateway;
     Event ended;
     int sessions = 0;
   };
@@ -110,6 +114,13 @@ class Lifecycle {
   Awaitable<void> end_strangers(std::vector<store::Sandbox> rows);
   void mark_stopped(store::Sandbox row);
   Awaitable<bool> is_idle(store::Sandbox row);
+  Result<const CertificateAuthority*> authority();
+  Awaitable<Result<GuestFacts>> guest_facts(store::Sandbox row);
+  Awaitable<Result<std::string>> gateway_configuration(std::string id);
+  std::shared_ptr<GatewayLink> link_gateway(const store::Sandbox& row);
+  // Tells the gateways of a change: of one sandbox ("scope" is its id) or of all. The names of those that have it now.
+  Awaitable<std::vector<std::string>> refresh_gateways(std::string scope);
+  void follow_changes();
   Awaitable<Result<std::shared_ptr<Live>>> ready_for_exec(const store::Sandbox& row, Progress progress);
 
   boost::asio::io_context& loop_;
@@ -120,6 +131,8 @@ class Lifecycle {
   boost::asio::thread_pool pool_;
   Artifacts artifacts_;
   Secrets secrets_;
+  policy::Subscription policy_changes_;
+  std::optional<CertificateAuthority> authority_;
   std::map<std::string, std::shared_ptr<Live>> live_;         // by id
   std::map<std::string, std::shared_ptr<AsyncMutex>> locks_;  // by id
 };

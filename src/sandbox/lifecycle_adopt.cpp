@@ -47,6 +47,7 @@ Awaitable<void> Lifecycle::adopt_one(store::Sandbox row) {
   const bool ours = view && text_field(*view, "sandbox_id") == row.id;
   auto live = watch(row, std::move(*process), client ? *client : nullptr);
   if (ours) {
+    live->gateway = link_gateway(row);
     row.state = store::State::kRunning;
     (void)store_.update(row);
     co_return;

@@ -10,6 +10,7 @@
 #include "sandbox/launch_spec.h"
 #include "sandbox/lifecycle.h"
 #include "store/clock.h"
+#include "vm/machine_process.h"
 #include "wire/length_prefix.h"
 
 namespace sbx::sandbox {
@@ -37,11 +38,17 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   SBX_CO_CHECK(make_folders(folders.runtime, 0700), "making the runtime folder");
   SBX_CO_CHECK(make_folders(folders.sandbox, 0700), "making the sandbox's folder");
   const fs::path log = folders.runtime / "keeper.log";
-  SBX_CO_TRY(auto keeper, spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders), log),
+  SBX_CO_TRY(auto facts, co_await guest_facts(row), "starting the keeper");
+  SBX_CO_TRY(auto gateway, vm::listen_in(folders.runtime, "gateway.sock"), "starting the keeper");
+  if (fs::exists(artifacts_.keeper_program().parent_path() / "sbx-gateway", error)) facts.gateway_fd = gateway.get();
+  SBX_CO_TRY(auto keeper,
+             spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders, facts), facts.gateway_fd, log),
              "starting the keeper");
+  gateway.reset();  // the keeper's now
   row.keeper_pid = keeper.pid;
   row.keeper_start = keeper.start_time;
   auto live = watch(row, std::move(keeper.pidfd), nullptr);
+  if (facts.gateway_fd >= 0) live->gateway = link_gateway(row);  // configured while the machine comes up
   SBX_CO_CHECK(store_.update(row), "recording the keeper");
   const auto deadline = mode == "clone" ? kCloneDeadline : kBootDeadline;
   auto ready = co_await wait_until_ready(std::move(keeper.output), deadline, log);
@@ -116,6 +123,7 @@ Awaitable<void> Lifecycle::wait_for_end(std::string id, std::shared_ptr<Live> li
   siginfo_t info{};
   ::waitid(P_PID, static_cast<id_t>(live->pid), &info, WEXITED | WNOHANG);  // ECHILD for an adopted one: init reaps it
   live->ended.set();
+  if (live->gateway) live->gateway->stop();
   auto guard = co_await lock(id);
   if (const auto found = live_.find(id); found != live_.end() && found->second == live) live_.erase(found);
   auto row = store_.find(id);
@@ -211,6 +219,9 @@ Awaitable<nlohmann::json> Lifecycle::status(std::string name) {
   if (!client) co_return nullptr;
   auto answer = co_await (*client)->call("GET", "/status", nullptr, kStatusDeadline);
   if (!answer) co_return nullptr;
+  const auto row = store_.find(name);
+  const auto live = row && *row ? live_.find((*row)->id) : live_.end();
+  if (live != live_.end() && live->second->gateway) (*answer)["gateway"] = live->second->gateway->state();
   co_return *answer;
 }
 

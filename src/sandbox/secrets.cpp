@@ -28,6 +28,7 @@ Secrets::~Secrets() {
   thread_.join();
 }
 
+// The work has a name everywhere: GCC 12 destroys a lambda that is a temporary of a co_await expression twice.
 Awaitable<Result<secret::Credentials>> Secrets::credentials(std::string sandbox_id) {
   auto work = [this, sandbox_id] { return book_.credentials(sandbox_id); };
   co_return co_await run_blocking(thread_, std::move(work));

@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <set>
 
 #include "base/file.h"
 
@@ -40,6 +42,26 @@ const char* option_for(BindMode mode) {
       break;
   }
   return "--ro-bind";
+}
+
+// The folders above the targets that bubblewrap has to make: those that are no part of another mount.
+std::set<std::string> made_folders(const std::vector<Bind>& binds) {
+  const auto within = [](const fs::path& path, const fs::path& folder) {
+    return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+  };
+  std::set<std::string> made;
+  for (const Bind& bind : binds) {
+    for (fs::path folder = fs::path(bind.target).parent_path(); folder != folder.root_path();
+         folder = folder.parent_path()) {
+      bool mounted = false;
+      for (const char* other :
+           {"/usr", "/lib", "/lib64", "/bin", "/sbin", "/dev", "/tmp", "/proc", "/etc/alternatives"})
+        mounted = mounted || within(folder, other);
+      for (const Bind& other : binds) mounted = mounted || within(folder, other.target);
+      if (!mounted) made.insert(folder.string());
+    }
+  }
+  return made;
 }
 
 std::string joined(const std::vector<unsigned>& numbers) {
@@ -79,6 +101,8 @@ Command jailed(const JailSpec& spec) {
   command.add(Arguments{"--dev", "/dev", "--tmpfs", "/tmp"});
   if (spec.proc) command.add(Arguments{"--proc", "/proc"});
   for (const Bind& bind : spec.binds) command.add(Arguments{option_for(bind.mode), bind.source.string(), bind.target});
+  // bubblewrap makes these under our umask; a uid of its own could not pass through.
+  for (const std::string& folder : made_folders(spec.binds)) command.add(Arguments{"--chmod", "0755", folder});
   command.add(Arguments{"--chdir", "/tmp", "--"});
   if (own_uid) {
     const std::string uid = std::to_string(*spec.uid);

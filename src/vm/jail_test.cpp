@@ -30,6 +30,14 @@ class JailTest : public ::testing::Test {
   TemporaryFolder folder_ = TemporaryFolder::make("sbx-jail").value();
 };
 
+TEST_F(JailTest, AUidOfItsOwnReachesWhatIsBoundWhateverOurUmaskIs) {
+  const mode_t mask = ::umask(077);
+  const auto seen = shell("cat /etc/deep/er/file", {{folder_.path() / "shared/file", "/etc/deep/er/file"}}, true);
+  ::umask(mask);
+  ASSERT_TRUE(seen) << seen.error().describe();
+  EXPECT_EQ(*seen, "hello\n");
+}
+
 TEST_F(JailTest, SeesOnlyWhatIsBound) {
   for (const bool own_uid : {false, true}) {
     const auto seen = shell("cd /; echo *; cat /w/file", {{folder_.path() / "shared", "/w"}}, own_uid);

@@ -1,0 +1,22 @@
+// The jailed sbx-gateway of a sandbox: the only process of it that may reach the network.
+#pragma once
+
+#include <filesystem>
+
+#include "base/command.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "keeper/launch_spec.h"
+
+namespace sbx::keeper {
+
+// The jail's command; `port_fd` is the connected network port, `control_fd` the listening socket for sbxd. Data only:
+// unit-testable. Of the host it sees /usr, the program, the bundle of certificate authorities and what resolving a name
+// takes, read-only, and its network; as root it runs under a uid of its own.
+Command gateway_command(const LaunchSpec& spec, const std::filesystem::path& program, int port_fd, int control_fd);
+
+// Connects to the network port and starts the gateway on it. It dies with the calling thread. kNotFound if the program
+// is not there. `control` stays as it is: sbxd, not the keeper, speaks to a gateway.
+Result<Subprocess> start_gateway(const LaunchSpec& spec, UniqueFd& control);
+
+}  // namespace sbx::keeper

@@ -1,0 +1,178 @@
+#include "sandbox/gateway_link.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <boost/asio/detached.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cstring>
+
+namespace sbx::sandbox {
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto kFirstPause = 100ms;
+constexpr auto kLongestPause = 5'000ms;
+constexpr std::size_t kLongestLine = 16U << 10U;
+constexpr auto kRenewal = std::chrono::hours(12);  // of the certificate in the configuration
+
+Awaitable<void> run_session(std::shared_ptr<wire::Http2Session> session) { (void)co_await session->run(); }
+
+wire::Http2Head put_config() {
+  wire::Http2Head head;
+  head.method = "PUT";
+  head.path = "/config";
+  return head;
+}
+
+wire::Http2Head get_log() {
+  wire::Http2Head head;
+  head.method = "GET";
+  head.path = "/log";
+  return head;
+}
+
+}  // namespace
+
+Result<UniqueFd> connect_to_socket(const std::filesystem::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.native().size() >= sizeof address.sun_path)
+    return fail(ErrorCode::kInternal, "socket path too long: " + path.native());
+  std::memcpy(address.sun_path, path.c_str(), path.native().size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return fail_errno("making a socket", errno);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail(ErrorCode::kUnavailable, "nobody answers on " + path.native() + ": " + std::strerror(errno));
+  }
+  return fd;
+}
+
+GatewayLink::GatewayLink(asio::any_io_executor executor, std::filesystem::path socket, Configuration configuration,
+                         Record record)
+    : executor_(executor),
+      socket_(std::move(socket)),
+      configuration_(std::move(configuration)),
+      record_(std::move(record)),
+      turn_(std::make_shared<AsyncMutex>(executor)),
+      pause_(executor),
+      renewal_(executor) {}
+
+void GatewayLink::start() {
+  auto self = shared_from_this();
+  asio::co_spawn(
+      executor_, [self]() -> Awaitable<void> { co_await self->run(); }, asio::detached);
+  asio::co_spawn(
+      executor_, [self]() -> Awaitable<void> { co_await self->renew(); }, asio::detached);
+}
+
+void GatewayLink::stop() {
+  stopped_ = true;
+  pause_.cancel();
+  renewal_.cancel();
+  if (session_) session_->close();
+}
+
+// The socket takes connections before the gateway does, and between two gateways: the next one finds ours waiting.
+Awaitable<void> GatewayLink::run() {
+  std::chrono::milliseconds pause = kFirstPause;
+  while (!stopped_) {
+    auto fd = connect_to_socket(socket_);
+    if (fd) {
+      session_ = wire::Http2Session::client(asio::posix::stream_descriptor(executor_, fd->release()));
+      const auto session = session_;
+      asio::co_spawn(executor_, run_session(session), asio::detached);
+      const auto pushed = co_await push(session);
+      if (pushed) {
+        pause = kFirstPause;
+        co_await read_log(session);
+      }
+      session->close();
+    }
+    if (stopped_) break;
+    if (state_ == "configured") state_ = "gone";
+    boost::system::error_code ignored;
+    pause_.expires_after(pause);
+    co_await pause_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    pause = std::min<std::chrono::milliseconds>(pause * 2, kLongestPause);
+  }
+  session_.reset();
+}
+
+Awaitable<Result<void>> GatewayLink::push(std::shared_ptr<wire::Http2Session> session) {
+  const auto guard = co_await turn_->lock();
+  auto config = co_await configuration_();
+  if (!config) {
+    state_ = "failed: " + config.error().describe();
+    co_return std::unexpected(std::move(config.error()));
+  }
+  Result<void> sent;
+  auto stream = session->open(put_config(), false);
+  if (!stream) sent = std::unexpected(stream.error());
+  if (sent) sent = co_await (*stream)->write(*config);
+  ::explicit_bzero(config->data(), config->size());  // it holds secrets
+  if (sent) sent = co_await (*stream)->finish();
+  if (sent) {
+    const auto response = co_await (*stream)->response();
+    const auto body = co_await wire::read_body(**stream, 64U << 10U);
+    if (!response) {
+      sent = std::unexpected(response.error());
+    } else if (response->status != 200) {
+      sent = fail(ErrorCode::kInvalid, "the gateway refuses its configuration: " + body.value_or(""));
+    }
+  }
+  if (sent) {
+    state_ = "configured";
+  } else if (sent.error().code == ErrorCode::kInvalid) {
+    state_ = "failed: " + sent.error().describe();
+  }
+  co_return sent;
+}
+
+Awaitable<void> GatewayLink::read_log(std::shared_ptr<wire::Http2Session> session) {
+  auto stream = session->open(get_log(), true);
+  if (!stream) co_return;
+  std::vector<char> buffer(16U << 10U);
+  std::string line;
+  for (;;) {
+    const auto size = co_await (*stream)->read_some(buffer);
+    if (!size || *size == 0) co_return;
+    for (const char c : std::string_view(buffer.data(), *size)) {
+      if (c != '\n') {
+        if (line.size() < kLongestLine) line += c;
+        continue;
+      }
+      const auto entry = nlohmann::json::parse(line, nullptr, false);
+      if (entry.is_object()) record_(entry);
+      line.clear();
+    }
+  }
+}
+
+Awaitable<void> GatewayLink::renew() {
+  for (;;) {
+    boost::system::error_code error;
+    renewal_.expires_after(kRenewal);
+    co_await renewal_.async_wait(asio::redirect_error(asio::use_awaitable, error));
+    if (stopped_) co_return;
+    (void)co_await refresh(60s);
+  }
+}
+
+Awaitable<Result<void>> GatewayLink::refresh(std::chrono::milliseconds patience) {
+  using namespace asio::experimental::awaitable_operators;
+  const auto self = shared_from_this();
+  const auto session = session_;
+  if (!session || !session->alive()) co_return fail(ErrorCode::kUnavailable, "the gateway is not there");
+  asio::steady_timer timer(executor_, patience);
+  boost::system::error_code ignored;
+  auto first = co_await (push(session) || timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored)));
+  if (first.index() == 1) co_return fail(ErrorCode::kTimeout, "the gateway did not take its configuration in time");
+  co_return std::get<0>(std::move(first));
+}
+
+}  // namespace sbx::sandbox

@@ -1,0 +1,59 @@
+// GatewayLink: the daemon's connection to the gateway of one running sandbox (docs/development/protocols.md, "Gateway
+// socket"). Tells each gateway that takes up the socket, also one that replaces another, what it must know, and passes
+// on what it decided. What comes from there is untrusted: it is bounded and parsed as JSON, and no more.
+//
+// The one event loop. Held by shared_ptr; ends with stop(), or by itself when nobody listens on the socket any more.
+#pragma once
+
+#include <boost/asio/steady_timer.hpp>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/unique_fd.h"
+#include "sandbox/async.h"
+#include "wire/http2_session.h"
+
+namespace sbx::sandbox {
+
+class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
+ public:
+  // A GatewayConfig as text; called for each gateway and after each refresh(). The text is wiped once it is sent.
+  using Configuration = std::function<Awaitable<Result<std::string>>()>;
+  using Record = std::function<void(const nlohmann::json& entry)>;
+
+  GatewayLink(boost::asio::any_io_executor executor, std::filesystem::path socket, Configuration configuration,
+              Record record);
+
+  void start();
+  void stop();
+  // The configuration has changed: the gateway is told anew. Waits until it has taken it, or for `patience`; an Error
+  // tells why it has not (it will be told again when it is there).
+  Awaitable<Result<void>> refresh(std::chrono::milliseconds patience);
+  // For people: "starting", "configured", "gone" or "failed: ..."
+  const std::string& state() const { return state_; }
+
+ private:
+  Awaitable<void> run();
+  Awaitable<Result<void>> push(std::shared_ptr<wire::Http2Session> session);
+  Awaitable<void> read_log(std::shared_ptr<wire::Http2Session> session);
+  Awaitable<void> renew();
+
+  boost::asio::any_io_executor executor_;
+  std::filesystem::path socket_;
+  Configuration configuration_;
+  Record record_;
+  std::shared_ptr<wire::Http2Session> session_;
+  std::shared_ptr<AsyncMutex> turn_;  // of telling: the last configuration told must be the newest
+  boost::asio::steady_timer pause_;
+  boost::asio::steady_timer renewal_;
+  bool stopped_ = false;
+  std::string state_ = "starting";
+};
+
+// Connects to a unix socket; non-blocking. kUnavailable if nobody answers there.
+Result<UniqueFd> connect_to_socket(const std::filesystem::path& path);
+
+}  // namespace sbx::sandbox

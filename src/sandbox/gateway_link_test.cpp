@@ -1,0 +1,122 @@
+#include "sandbox/gateway_link.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+#include "base/file.h"
+#include "vm/machine_process.h"
+
+namespace sbx::sandbox {
+namespace {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+using Stream = std::shared_ptr<wire::Http2Stream>;
+
+// What listens on gateway.sock: one gateway after another.
+class FakeGateway {
+ public:
+  FakeGateway(asio::io_context& loop, UniqueFd listener)
+      : acceptor_(loop, asio::local::stream_protocol(), listener.release()) {}
+
+  Awaitable<void> serve_one() {
+    auto socket = co_await acceptor_.async_accept(asio::use_awaitable);
+    session = wire::Http2Session::server(asio::posix::stream_descriptor(acceptor_.get_executor(), socket.release()),
+                                         [this](Stream stream) { return handle(std::move(stream)); });
+    const auto keep = session;
+    (void)co_await keep->run();
+  }
+
+  std::vector<std::string> configurations;
+  std::string log = "{\"host\":\"a.example\"}\nnot json\n[1]\n{\"host\":\"b.example\"}\n";
+  int status = 200;
+  std::shared_ptr<wire::Http2Session> session;
+
+ private:
+  Awaitable<void> handle(Stream stream) {
+    if (stream->request().path == "/config") {
+      auto body = co_await wire::read_body(*stream, 1U << 20U);
+      configurations.push_back(body.value_or("(none)"));
+      co_return co_await wire::send_json(*stream, status, "{}");
+    }
+    if (!stream->respond(200, {}, false)) co_return;
+    (void)co_await stream->write(log);
+    co_await stream->closed();
+  }
+
+  asio::local::stream_protocol::acceptor acceptor_;
+};
+
+class GatewayLinkTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    link_ = std::make_shared<GatewayLink>(
+        loop_.get_executor(), folder_.path() / "gateway.sock",
+        [this]() -> Awaitable<Result<std::string>> { co_return "config " + std::to_string(++configured_); },
+        [this](const nlohmann::json& entry) { recorded_.push_back(entry.value("host", "")); });
+    link_->start();
+  }
+  void TearDown() override {
+    link_->stop();
+    loop_.restart();
+    loop_.run_for(1s);
+  }
+  bool until(const std::function<bool()>& holds) {
+    const auto deadline = std::chrono::steady_clock::now() + 30s;
+    while (!holds() && std::chrono::steady_clock::now() < deadline) {
+      loop_.restart();
+      loop_.run_one_for(50ms);
+    }
+    return holds();
+  }
+
+  asio::io_context loop_{1};
+  TemporaryFolder folder_ = TemporaryFolder::make("sbx-gateway-link").value();
+  FakeGateway gateway_{loop_, vm::listen_in(folder_.path(), "gateway.sock").value()};
+  int configured_ = 0;
+  std::vector<std::string> recorded_;
+  std::shared_ptr<GatewayLink> link_;
+};
+
+TEST_F(GatewayLinkTest, TellsAGatewayAndRecordsWhatItDecides) {
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return recorded_.size() == 2; }));
+  EXPECT_EQ(gateway_.configurations, std::vector<std::string>{"config 1"});
+  EXPECT_EQ(recorded_[1], "b.example");
+  EXPECT_EQ(link_->state(), "configured");
+}
+
+TEST_F(GatewayLinkTest, AGatewayThatComesLateOrReplacesAnotherIsToldToo) {
+  loop_.run_for(200ms);
+  EXPECT_EQ(link_->state(), "starting");
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  ASSERT_TRUE(until([&] { return recorded_.size() == 2; }));
+  gateway_.session->close();
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return recorded_.size() == 4; }));
+  EXPECT_EQ(gateway_.configurations.back(), "config 2");
+}
+
+TEST_F(GatewayLinkTest, AChangeIsToldAtOnce) {
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  ASSERT_TRUE(until([&] { return recorded_.size() == 2; }));
+  std::optional<Result<void>> taken;
+  asio::co_spawn(
+      loop_, [&]() -> Awaitable<void> { taken = co_await link_->refresh(10s); }, asio::detached);
+  ASSERT_TRUE(until([&] { return taken.has_value(); }));
+  EXPECT_TRUE(*taken);
+  EXPECT_EQ(gateway_.configurations.back(), "config 2");
+}
+
+TEST_F(GatewayLinkTest, ARefusalIsShown) {
+  gateway_.status = 400;
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return link_->state().starts_with("failed: "); })) << link_->state();
+}
+
+}  // namespace
+}  // namespace sbx::sandbox
