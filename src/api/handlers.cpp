@@ -92,6 +92,7 @@ SBX_HANDLER(get_sandbox) {
       view["sessions"] = int_field(keeper, "sessions");
       view["detached"] = int_field(keeper, "detached");
       view["keeper_pid"] = int_field(keeper, "pid");
+      view["parked"] = bool_field(keeper, "parked");
       view["qemu_pid"] = int_field(keeper, "qemu_pid");
       if (keeper.contains("guest") && keeper["guest"].is_object()) view["guest"] = keeper["guest"];
     }

@@ -32,6 +32,8 @@ bool event_is(const std::filesystem::path& group, std::string_view key, std::str
   return true;  // the group has gone: it is whatever was waited for
 }
 
+bool is_services(const std::filesystem::path& group) { return group.filename() == "services"; }
+
 void signal_tree(const std::filesystem::path& group, int signal_number) {
   std::ifstream processes(group / "cgroup.procs");
   for (pid_t pid = 0; processes >> pid;) {
@@ -112,18 +114,37 @@ std::vector<std::filesystem::path> Cgroups::top_level() const {
   return groups;
 }
 
-Awaitable<Result<void>> Cgroups::set_frozen(bool frozen, milliseconds deadline) {
+void Cgroups::reclaim() {
+  // More than there can be: the kernel stops, and says EAGAIN, when nothing is left that it can take.
+  for (const auto& group : top_level()) (void)put(group / "memory.reclaim", "1T");
+}
+
+Awaitable<Result<void>> Cgroups::freeze(milliseconds deadline) {
   const auto groups = top_level();
-  for (const auto& group : groups) (void)put(group / "cgroup.freeze", frozen ? "1" : "0");
-  frozen_ = frozen;
-  const bool done = co_await wait_until(groups, "frozen", frozen ? "1" : "0", deadline);
-  if (!done) co_return fail(ErrorCode::kTimeout, frozen ? "some process could not be frozen" : "thawing took too long");
+  for (const auto& group : groups) (void)put(group / "cgroup.freeze", "1");
+  frozen_ = true;
+  const bool done = co_await wait_until(groups, "frozen", "1", deadline);
+  if (!done) co_return fail(ErrorCode::kTimeout, "some process could not be frozen");
   co_return Result<void>();
 }
 
+Awaitable<Result<void>> Cgroups::thaw(milliseconds deadline) { co_return co_await thaw(deadline, ThawOptions()); }
+
+Awaitable<Result<void>> Cgroups::thaw(milliseconds deadline, ThawOptions options) {
+  auto groups = top_level();
+  if (!options.services) std::erase_if(groups, is_services);
+  for (const auto& group : groups) (void)put(group / "cgroup.freeze", "0");
+  frozen_ = false;
+  const bool done = co_await wait_until(groups, "frozen", "0", deadline);
+  if (!done) co_return fail(ErrorCode::kTimeout, "thawing took too long");
+  co_return Result<void>();
+}
+
+void Cgroups::thaw_services() { (void)put(root_ / "services/cgroup.freeze", "0"); }
+
 Awaitable<Result<void>> Cgroups::end_user_processes(milliseconds grace) {
   auto groups = top_level();
-  std::erase_if(groups, [](const auto& group) { return group.filename() == "services"; });
+  std::erase_if(groups, is_services);
   for (const auto& group : groups) {
     signal_tree(group, SIGTERM);
     signal_tree(group, SIGCONT);

@@ -36,9 +36,22 @@ class Cgroups {
   void remove_when_empty(const std::string& name);
   void collect();
 
+  // Gives back the page cache that the user's processes and the services have filled; what sbx-guest's own group has
+  // read stays. Blocking.
+  void reclaim();
+
+  // Whether the user's part is frozen; the services may still be when it is not (see thaw).
   bool frozen() const { return frozen_; }
-  // Freezes or thaws every top-level group but /init, and waits until the kernel says so.
-  Awaitable<Result<void>> set_frozen(bool frozen, std::chrono::milliseconds deadline);
+  // Freezes every top-level group but /init, and waits until the kernel says so.
+  Awaitable<Result<void>> freeze(std::chrono::milliseconds deadline);
+  // Thaws them again; with `services` false all but /services.
+  struct ThawOptions {
+    bool services = true;
+  };
+  Awaitable<Result<void>> thaw(std::chrono::milliseconds deadline, ThawOptions options);
+  Awaitable<Result<void>> thaw(std::chrono::milliseconds deadline);
+  // At once, without waiting for the kernel to say so.
+  void thaw_services();
   // Ends every process of the user and of containers: SIGTERM, SIGKILL after `grace`. Services go on.
   Awaitable<Result<void>> end_user_processes(std::chrono::milliseconds grace);
 

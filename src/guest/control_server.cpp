@@ -7,6 +7,7 @@
 #include "guest/exec_session.h"
 #include "guest/identity.h"
 #include "guest/power.h"
+#include "guest/warm_up.h"
 
 namespace sbx::guest {
 namespace {
@@ -49,6 +50,15 @@ Result<void> set_identity(Guest& guest, std::string_view body) {
   return {};
 }
 
+// After the machine stood still: CLOCK_REALTIME stood with it. CLOCK_MONOTONIC goes on from where it was, so timers
+// that were running keep what they had left.
+Result<void> put_clock_right(std::string_view body) {
+  const auto object = SBX_TRY(parse_object(body), "reading the time");
+  const auto time = object.find("time_ns");
+  if (time == object.end() || !time->is_number_integer()) return fail(ErrorCode::kInvalid, "time_ns is missing");
+  return set_clock(time->get<std::int64_t>());
+}
+
 // POST /exec/ID/signal and /exec/ID/resize
 Result<void> act_on_exec(Guest& guest, std::string_view path, std::string_view body) {
   const auto slash = path.find('/');
@@ -77,6 +87,13 @@ Awaitable<Result<void>> quiesce(Guest& guest, std::string_view body) {
   co_return ended;
 }
 
+Awaitable<Result<void>> thaw(Guest& guest) {
+  Cgroups::ThawOptions options;
+  options.services = !guest.docker.sleep_until_used();
+  auto thawed = co_await guest.cgroups.thaw(kFreezeDeadline, options);
+  co_return thawed;
+}
+
 Awaitable<Result<void>> mount(Guest& guest, std::string_view body) {
   auto workspaces = parse_workspaces(body);
   if (!workspaces) co_return std::unexpected(std::move(workspaces).error());
@@ -88,10 +105,12 @@ Awaitable<Result<void>> post(Guest& guest, const std::string& path, const std::s
   Result<void> result;
   if (path == "/identity") {
     result = set_identity(guest, body);
+  } else if (path == "/clock") {
+    result = put_clock_right(body);
   } else if (path == "/freeze") {
-    result = co_await guest.cgroups.set_frozen(true, kFreezeDeadline);
+    result = co_await guest.cgroups.freeze(kFreezeDeadline);
   } else if (path == "/thaw") {
-    result = co_await guest.cgroups.set_frozen(false, kFreezeDeadline);
+    result = co_await thaw(guest);
   } else if (path == "/mount") {
     result = co_await mount(guest, body);
   } else if (path == "/unmount") {
@@ -100,6 +119,10 @@ Awaitable<Result<void>> post(Guest& guest, const std::string& path, const std::s
     result = co_await quiesce(guest, body);
   } else if (path == "/drop-caches") {
     result = drop_caches();
+  } else if (path == "/drop-new-caches") {
+    result = drop_new_caches(guest);
+  } else if (path == "/warm-up") {
+    result = co_await warm_up(guest, body);
   } else if (path == "/shutdown") {
     boost::asio::co_spawn(guest.executor, shut_down(guest), boost::asio::detached);
   } else if (path.starts_with("/exec/")) {
@@ -120,6 +143,16 @@ Awaitable<void> handle_control_request(Guest& guest, Stream stream) {
     co_return;
   }
   if (method == "GET" && path == "/status") {
+    co_await wire::send_json(*stream, 200, status_json(guest));
+    co_return;
+  }
+  if (method == "GET" && path == "/quiet") {
+    co_await guest.activity.wait_until_quiet();
+    co_await wire::send_json(*stream, 200, "{}");
+    co_return;
+  }
+  if (method == "GET" && path == "/docker") {
+    co_await guest.docker.settled();
     co_await wire::send_json(*stream, 200, status_json(guest));
     co_return;
   }

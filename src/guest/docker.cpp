@@ -2,6 +2,9 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,13 +12,17 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/write.hpp>
+#include <cstring>
+#include <filesystem>
 #include <string>
 
 #include "base/file.h"
 #include "guest/console.h"
 #include "guest/container_runtime.h"
 #include "guest/spawn.h"
+#include "guest/users.h"
 
 namespace sbx::guest {
 namespace {
@@ -24,7 +31,9 @@ using namespace std::chrono_literals;
 
 constexpr std::string_view kPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 constexpr const char* kGroup = "services";
-constexpr auto kPingInterval = 100ms;
+constexpr auto kPingInterval = 1000ms;
+constexpr const char* kSocket = "/run/docker.sock";
+constexpr const char* kContainers = "/var/lib/docker/containers";
 constexpr auto kFirstBackoff = 500ms;
 constexpr auto kLongestBackoff = 30'000ms;
 constexpr int kFailuresUntilFailed = 5;
@@ -32,6 +41,24 @@ constexpr int kFailuresUntilFailed = 5;
 bool is_installed() {
   const auto candidates = program_candidates("dockerd", kPath);
   return std::ranges::any_of(candidates, [](const std::string& path) { return ::access(path.c_str(), X_OK) == 0; });
+}
+
+Result<UniqueFd> listen_for_clients() {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) return fail_errno("socket", errno);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strcpy(address.sun_path, kSocket);
+  ::unlink(kSocket);
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return fail_errno(std::string("binding ") + kSocket, errno);
+  }
+  const auto owner = find_user("root:docker");
+  if (::chown(kSocket, 0, owner ? owner->gid : 0) != 0 || ::chmod(kSocket, 0660) != 0) {
+    return fail_errno(std::string("giving away ") + kSocket, errno);
+  }
+  if (::listen(socket.get(), SOMAXCONN) != 0) return fail_errno(std::string("listening on ") + kSocket, errno);
+  return socket;
 }
 
 }  // namespace
@@ -50,15 +77,24 @@ std::string_view Docker::state_word() const {
   return "failed";
 }
 
+void Docker::listen() {
+  if (!is_installed()) return;
+  auto socket = listen_for_clients();
+  if (!socket) return console_line(socket.error().describe());  // start() tries again
+  socket_ = *std::move(socket);
+}
+
 Result<void> Docker::start() {
   // Left by a dockerd that was killed; the process ids in them mean somebody else now.
   ::unlink("/run/docker.pid");
   ::unlink("/run/docker/containerd/containerd.pid");
+  if (!socket_.valid()) socket_ = SBX_TRY(listen_for_clients(), "starting dockerd");
+  cgroups_.thaw_services();  // or the new process would stand still before it is one
   const UniqueFd log =
       SBX_TRY(open_file("/var/log/dockerd.log", O_WRONLY | O_CREAT | O_APPEND, 0644), "starting dockerd");
   const UniqueFd group = SBX_TRY(cgroups_.make(kGroup), "starting dockerd");
   SpawnPlan plan;
-  plan.argv = {"dockerd"};
+  plan.argv = {"dockerd", "-H", "fd://"};
   plan.candidates = program_candidates("dockerd", kPath);
   // The runtimes that dockerd, containerd and BuildKit find are ours (container_runtime.h).
   SBX_CHECK(install_runtime_links(), "starting dockerd");
@@ -66,6 +102,7 @@ Result<void> Docker::start() {
   plan.user.home = "/root";
   plan.standard[1] = plan.standard[2] = log.get();
   plan.cgroup = group.get();
+  plan.listening = socket_.get();
   const auto spawned = SBX_TRY(spawn(plan), "starting dockerd");
   child_ = reaper_.adopt(spawned.pid);
   return {};
@@ -75,7 +112,7 @@ Awaitable<void> Docker::run() {
   if (!is_installed()) co_return disable();
   std::chrono::milliseconds backoff = kFirstBackoff;
   for (int failures = 0; !stopping_.is_set();) {
-    state_ = failures < kFailuresUntilFailed ? State::kStarting : State::kFailed;
+    enter(failures < kFailuresUntilFailed ? State::kStarting : State::kFailed);
     const auto started = start();
     if (started) {
       boost::asio::co_spawn(executor_, watch_readiness(child_), boost::asio::detached);
@@ -93,14 +130,14 @@ Awaitable<void> Docker::run() {
     if (stopped) break;
     backoff = std::min<std::chrono::milliseconds>(backoff * 2, kLongestBackoff);
   }
-  state_ = State::kOff;
+  enter(State::kOff);
 }
 
 Awaitable<void> Docker::watch_readiness(std::shared_ptr<Child> child) {
   while (!child->ended.is_set()) {
-    const bool answers = co_await answers_ping();
+    const bool answers = co_await answers_ping(child);
     if (answers && !child->ended.is_set()) {
-      state_ = State::kReady;
+      enter(State::kReady);
       console_line("docker ready");
       co_return;
     }
@@ -108,26 +145,58 @@ Awaitable<void> Docker::watch_readiness(std::shared_ptr<Child> child) {
   }
 }
 
-Awaitable<bool> Docker::answers_ping() {
+// Connects to our own socket at once; the answer comes when dockerd takes the connection, and serves.
+Awaitable<bool> Docker::answers_ping(std::shared_ptr<Child> child) {
   using Local = boost::asio::local::stream_protocol;
-  if (::access("/run/docker.sock", F_OK) != 0) co_return false;
-  Local::socket socket(executor_);
-  const Local::endpoint endpoint("/run/docker.sock");
-  const auto [refused] = co_await socket.async_connect(endpoint, kNoThrow);
+  const auto socket = std::make_shared<Local::socket>(executor_);
+  const Local::endpoint endpoint(kSocket);
+  const auto [refused] = co_await socket->async_connect(endpoint, kNoThrow);
   if (refused) co_return false;
+  // A dockerd that ends before it has taken the connection leaves it waiting.
+  boost::asio::co_spawn(
+      executor_,
+      [](std::shared_ptr<Child> watched, std::shared_ptr<Local::socket> connection) -> Awaitable<void> {
+        co_await watched->ended.wait();
+        boost::system::error_code ignored;
+        connection->close(ignored);
+      }(child, socket),
+      boost::asio::detached);
   const std::string request = "GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n";
-  const auto [unsent, sent] = co_await boost::asio::async_write(socket, boost::asio::buffer(request), kNoThrow);
+  const auto [unsent, sent] = co_await boost::asio::async_write(*socket, boost::asio::buffer(request), kNoThrow);
   if (unsent) co_return false;
-  // A dockerd that takes the connection but hangs is given up with its process, whose end closes the socket.
   char answer[256];
-  const auto [error, size] = co_await socket.async_read_some(boost::asio::buffer(answer), kNoThrow);
+  const auto [error, size] = co_await socket->async_read_some(boost::asio::buffer(answer), kNoThrow);
   co_return !error && std::string_view(answer, size).find(" 200 ") != std::string_view::npos;
+}
+
+void Docker::enter(State state) {
+  state_ = state;
+  changed_.notify();
+}
+
+Awaitable<void> Docker::settled() {
+  while (state_ == State::kStarting) co_await changed_.wait();
+}
+
+bool Docker::sleep_until_used() {
+  std::error_code error;
+  if (state_ != State::kReady || !std::filesystem::is_empty(kContainers, error) || error) return false;
+  boost::asio::co_spawn(executor_, wake_when_used(), boost::asio::detached);
+  return true;
+}
+
+Awaitable<void> Docker::wake_when_used() {
+  // A descriptor of its own: the reactor reports a socket that is readable already only to a new one.
+  boost::asio::posix::stream_descriptor clients(executor_, ::fcntl(socket_.get(), F_DUPFD_CLOEXEC, 3));
+  const auto [error] = co_await clients.async_wait(boost::asio::posix::stream_descriptor::wait_read, kNoThrow);
+  if (!error) cgroups_.thaw_services();
 }
 
 Awaitable<void> Docker::stop(std::chrono::milliseconds deadline) {
   stopping_.set();
   const auto child = child_;
   if (!child || child->ended.is_set()) co_return;
+  cgroups_.thaw_services();  // a frozen process does not see the signal
   ::kill(child->pid, SIGTERM);
   const bool polite = co_await child->ended.wait_for(deadline);
   cgroups_.kill(kGroup);

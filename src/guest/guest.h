@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "guest/activity.h"
 #include "guest/cgroups.h"
 #include "guest/docker.h"
 #include "guest/network.h"
@@ -21,6 +22,7 @@ struct Guest {
   explicit Guest(boost::asio::any_io_executor the_executor)
       : executor(the_executor),
         reaper(the_executor),
+        activity(the_executor),
         docker(the_executor, reaper, cgroups),
         workspaces(the_executor, reaper),
         network(the_executor, reaper) {}
@@ -28,6 +30,7 @@ struct Guest {
   boost::asio::any_io_executor executor;
   Cgroups cgroups;
   Reaper reaper;
+  Activity activity;
   Docker docker;
   Workspaces workspaces;
   Network network;

@@ -21,12 +21,6 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 
-Result<void> set_clock(std::int64_t time_ns) {
-  const timespec now{time_ns / kSecond, time_ns % kSecond};
-  if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno("setting the clock", errno);
-  return {};
-}
-
 // random(4): credit the host's bytes, and reseed at once instead of at the next interval, so that no clone draws what
 // its sibling drew.
 Result<void> add_entropy(std::string_view bytes) {
@@ -125,6 +119,12 @@ std::string profile_script(const std::vector<std::string>& environment) {
     script += "export " + entry.substr(0, equals) + "='" + quoted + "'\n";
   }
   return script;
+}
+
+Result<void> set_clock(std::int64_t time_ns) {
+  const timespec now{time_ns / kSecond, time_ns % kSecond};
+  if (::clock_settime(CLOCK_REALTIME, &now) != 0) return fail_errno("setting the clock", errno);
+  return {};
 }
 
 Result<void> apply_identity(const Identity& identity) {

@@ -28,6 +28,8 @@ std::string hosts_with(std::string_view hosts, std::string_view hostname);
 // One `export K='V'` per entry, quoted for sh.
 std::string profile_script(const std::vector<std::string>& environment);
 
+// CLOCK_REALTIME, in nanoseconds since 1970.
+Result<void> set_clock(std::int64_t time_ns);
 // Clock and entropy first, then names. Members that are empty (or 0) are left as they are.
 Result<void> apply_identity(const Identity& identity);
 

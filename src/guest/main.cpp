@@ -67,7 +67,11 @@ Awaitable<void> load_modules(Guest& guest) {
 }
 
 Awaitable<void> start_services(Guest& guest, bool with_docker) {
-  if (!with_docker) guest.docker.disable();
+  if (with_docker) {
+    guest.docker.listen();
+  } else {
+    guest.docker.disable();
+  }
   co_await load_modules(guest);
   co_await guest.network.set_up();
   if (with_docker) co_await guest.docker.run();

@@ -13,11 +13,25 @@ namespace sbx::guest {
 
 using namespace std::chrono_literals;
 
+namespace {
+
+// proc_sys_vm(5): 1 is the page cache, 2 dentries and inodes, 3 both.
+Result<void> drop(std::string_view what) {
+  const auto file = SBX_TRY(open_file("/proc/sys/vm/drop_caches", O_WRONLY), "dropping caches");
+  return write_all(file.get(), what);
+}
+
+}  // namespace
+
 Result<void> drop_caches() {
   ::sync();
-  const auto file = SBX_TRY(open_file("/proc/sys/vm/drop_caches", O_WRONLY), "dropping caches");
-  SBX_CHECK(write_all(file.get(), "3"), "dropping caches");
-  return {};
+  return drop("3");
+}
+
+Result<void> drop_new_caches(Guest& guest) {
+  ::sync();
+  guest.cgroups.reclaim();
+  return drop("2");
 }
 
 void power_off() {
@@ -31,7 +45,7 @@ void power_off() {
 Awaitable<void> shut_down(Guest& guest) {
   console_line("shutting down");
   co_await sleep_for(guest.executor, 50ms);  // the answer is on its way to the port
-  if (guest.cgroups.frozen()) (void)co_await guest.cgroups.set_frozen(false, 2000ms);
+  (void)co_await guest.cgroups.thaw(2000ms);
   (void)co_await guest.cgroups.end_user_processes(500ms);
   co_await guest.docker.stop(5000ms);
   (void)co_await guest.workspaces.unmount();

@@ -60,6 +60,16 @@ bool raise_all_capabilities() {
   return true;
 }
 
+// sd_listen_fds(3): the socket is descriptor 3, and LISTEN_PID says whom it is meant for.
+void hand_down_socket(int socket, std::vector<std::string>& environment, int report) {
+  constexpr int kFirst = 3;
+  if (socket == kFirst ? ::fcntl(kFirst, F_SETFD, 0) < 0 : ::dup2(socket, kFirst) < 0) {
+    give_up(report, SpawnStage::kSetup, errno);
+  }
+  environment.push_back("LISTEN_FDS=1");
+  environment.push_back("LISTEN_PID=" + std::to_string(::getpid()));
+}
+
 [[noreturn]] void run_child(const SpawnPlan& plan, int report) {
   sigset_t none;
   ::sigemptyset(&none);
@@ -80,7 +90,9 @@ bool raise_all_capabilities() {
   // Sockets that Asio makes are not close-on-exec. The report is already.
   ::syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
   const auto argv = pointers(plan.argv);
-  const auto environment = pointers(plan.environment);
+  auto variables = plan.environment;
+  if (plan.listening >= 0) hand_down_socket(plan.listening, variables, report);
+  const auto environment = pointers(variables);
   int error_number = ENOENT;
   for (const auto& candidate : plan.candidates) {
     ::execve(candidate.c_str(), argv.data(), environment.data());

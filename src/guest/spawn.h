@@ -24,6 +24,7 @@ struct SpawnPlan {
   bool terminal = false;           // standard[0] becomes the controlling terminal
   bool privileged = false;         // all capabilities, kept over execve(2)
   int cgroup = -1;                 // borrowed folder fd; -1 stays in ours
+  int listening = -1;              // borrowed socket, handed down as sd_listen_fds(3) has it; -1: none
 };
 
 // What the child says when it could not become the program.

@@ -96,6 +96,7 @@ void ExecTable::finish(Exec& exec, json status) {
   if (exec.status) return;
   exec.ring.push(wire::stdcopy_frame(StdStream::kStatus, dump(status)));
   exec.status = std::move(status);
+  exec.awake = Parking::Hold();
   if (!exec.detach && --attached_ == 0) idle_since_ = std::chrono::system_clock::now();
   exec.changed.notify();
   finished_.push_back(exec.id);
@@ -243,11 +244,12 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   wire::Http2Head request;
   request.method = "POST";
   request.path = "/exec";
-  auto opened = guest_.open(std::move(request));
+  auto opened = co_await guest_.open(std::move(request));
   if (!opened) co_return co_await wire::send_error(*client, opened.error());
-  auto guest = *opened;
+  auto guest = opened->stream;
   auto exec = add(*head);
   exec->guest = guest;
+  exec->awake = std::move(opened->hold);
   (*head)["id"] = exec->id;
   head->erase("detach");
   head->erase("stdin");

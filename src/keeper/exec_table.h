@@ -50,6 +50,7 @@ struct Exec {
   OutputRing ring;
   std::optional<nlohmann::json> status;  // ExecStatus once it has ended
   std::shared_ptr<wire::Http2Stream> guest;
+  Parking::Hold awake;  // until it has ended
   wire::Signal changed;
 };
 

@@ -18,22 +18,38 @@ using nlohmann::json;
 
 wire::Awaitable<Result<void>> GuestLink::connect(std::chrono::milliseconds deadline) {
   disconnect();
+  SBX_CO_TRY(const auto hold, co_await parking_.wake(), "connecting to the control port");
   SBX_CO_TRY(auto fd, co_await connector_(), "connecting to the control port");
   asio::posix::stream_descriptor port(executor_, fd.release());
   SBX_CO_CHECK(co_await wire::resync_as_host(port, deadline), "resynchronising the control port");
   session_ = wire::Http2Session::client(std::move(port));
   auto session = session_;
   asio::co_spawn(
-      executor_, [session]() -> wire::Awaitable<void> { (void)co_await session->run(); }, asio::detached);
+      executor_,
+      [this, session]() -> wire::Awaitable<void> {
+        (void)co_await session->run();
+        ended_.notify();
+      },
+      asio::detached);
   co_return Result<void>{};
 }
 
 void GuestLink::disconnect() {
   if (session_) session_->close();
   session_.reset();
+  ended_.notify();
+}
+
+wire::Awaitable<void> GuestLink::lost() {
+  while (connected()) co_await ended_.wait();
 }
 
 wire::Awaitable<Result<json>> GuestLink::call(std::string method, std::string path, json body, Duration deadline) {
+  SBX_CO_TRY(const auto hold, co_await parking_.wake(), "calling the guest");
+  co_return co_await call_now(std::move(method), std::move(path), std::move(body), deadline);
+}
+
+wire::Awaitable<Result<json>> GuestLink::call_now(std::string method, std::string path, json body, Duration deadline) {
   if (!session_) co_return fail(ErrorCode::kUnavailable, "there is no connection to the guest");
   auto session = session_;
   const std::string what = method + " " + path;
@@ -49,9 +65,12 @@ wire::Awaitable<Result<json>> GuestLink::call(std::string method, std::string pa
   co_return document;
 }
 
-Result<std::shared_ptr<wire::Http2Stream>> GuestLink::open(wire::Http2Head head) {
-  if (!connected()) return fail(ErrorCode::kUnavailable, "there is no connection to the guest");
-  return session_->open(std::move(head), false);
+wire::Awaitable<Result<GuestLink::OpenStream>> GuestLink::open(wire::Http2Head head) {
+  OpenStream opened;
+  SBX_CO_TRY(opened.hold, co_await parking_.wake(), "calling the guest");
+  if (!connected()) co_return fail(ErrorCode::kUnavailable, "there is no connection to the guest");
+  SBX_CO_TRY(opened.stream, session_->open(std::move(head), false), "calling the guest");
+  co_return std::move(opened);
 }
 
 }  // namespace sbx::keeper

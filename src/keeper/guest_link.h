@@ -1,7 +1,7 @@
 // GuestLink: the control port's HTTP/2 session with sbx-guest. One executor.
 //
 // The guest is not trusted: whatever it does to the session ends the session at worst. After that every call fails with
-// kUnavailable until connect() has succeeded again.
+// kUnavailable until connect() has succeeded again. Everything but call_now() wakes a parked machine first.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "keeper/parking.h"
 #include "wire/http2_session.h"
 
 namespace sbx::keeper {
@@ -25,7 +26,7 @@ class GuestLink {
   using Connector = std::function<wire::Awaitable<Result<UniqueFd>>()>;
 
   GuestLink(boost::asio::any_io_executor executor, Connector connector)
-      : executor_(std::move(executor)), connector_(std::move(connector)) {}
+      : executor_(executor), connector_(std::move(connector)), parking_(executor), ended_(executor) {}
   ~GuestLink() { disconnect(); }
   GuestLink(const GuestLink&) = delete;
   GuestLink& operator=(const GuestLink&) = delete;
@@ -34,15 +35,27 @@ class GuestLink {
   wire::Awaitable<Result<void>> connect(std::chrono::milliseconds deadline);
   void disconnect();
   bool connected() const { return session_ && session_->alive(); }
+  // Returns when there is no session.
+  wire::Awaitable<void> lost();
   // A JSON call; kTimeout after `deadline` (the session stays).
   wire::Awaitable<Result<nlohmann::json>> call(std::string method, std::string path, nlohmann::json body,
                                                Duration deadline = std::chrono::seconds(20));
-  Result<std::shared_ptr<wire::Http2Stream>> open(wire::Http2Head head);
+  // A call that takes the machine as it is.
+  wire::Awaitable<Result<nlohmann::json>> call_now(std::string method, std::string path, nlohmann::json body,
+                                                   Duration deadline = std::chrono::seconds(20));
+  struct OpenStream {
+    std::shared_ptr<wire::Http2Stream> stream;
+    Parking::Hold hold;  // to be kept as long as the stream is in use
+  };
+  wire::Awaitable<Result<OpenStream>> open(wire::Http2Head head);
+  Parking& parking() { return parking_; }
 
  private:
   boost::asio::any_io_executor executor_;
   Connector connector_;
   std::shared_ptr<wire::Http2Session> session_;
+  Parking parking_;
+  wire::Signal ended_;
 };
 
 }  // namespace sbx::keeper

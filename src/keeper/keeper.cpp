@@ -22,6 +22,8 @@ constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr const char* kDiskFull =
     "the host has no space left for what this sandbox writes to its disk, so it waits; make room on the file system of "
     "the sandboxes (SBX_HOME, else ~/.local/share/sbx) and it goes on by itself";
+constexpr std::chrono::seconds kClockDeadline{5};
+constexpr std::chrono::hours kQuietDeadline{24};
 
 // Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
 json quiesce_request() { return {{"grace_ms", 500}}; }
@@ -36,6 +38,11 @@ json pid_or_null(pid_t pid) { return pid > 0 ? json(pid) : json(nullptr); }
 Awaitable<void> pause_for(std::chrono::milliseconds time) {
   asio::steady_timer timer(co_await asio::this_coro::executor, time);
   (void)co_await timer.async_wait(kToken);
+}
+
+std::int64_t wall_clock_ns() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
 }
 
 }  // namespace
@@ -62,6 +69,7 @@ Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
   asio::co_spawn(io_, watch_machine(), asio::detached);
   asio::co_spawn(io_, watch_guest(), asio::detached);
   asio::co_spawn(io_, watch_disk(), asio::detached);
+  asio::co_spawn(io_, park_when_idle(), asio::detached);
   if (!spec_.workspaces.empty()) asio::co_spawn(io_, watch_files_server(), asio::detached);
   co_await accept();
 }
@@ -77,8 +85,7 @@ Awaitable<Result<void>> Keeper::start(UniqueFd qmp, UniqueFd state) {
 Awaitable<Result<void>> Keeper::greet_guest(std::chrono::milliseconds deadline) {
   SBX_CO_CHECK(co_await guest_.connect(deadline), "reaching the guest");
   json identity = spec_.identity;
-  identity["time_ns"] =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  identity["time_ns"] = wall_clock_ns();
   SBX_CO_CHECK(co_await guest_.call("POST", "/identity", std::move(identity)), "giving the guest its identity");
   SBX_CO_CHECK(co_await mount_workspaces(), "mounting the workspaces");
   SBX_CO_CHECK(co_await guest_.call("POST", "/thaw", json::object()), "thawing the guest");
@@ -118,8 +125,9 @@ Awaitable<void> Keeper::watch_files_server() {
 Awaitable<void> Keeper::watch_guest() {
   // The guest may break its own session; that costs it its commands, and it may come back.
   while (state_ == State::kRunning) {
-    co_await pause_for(std::chrono::milliseconds(500));
-    if (state_ != State::kRunning || guest_.connected()) continue;
+    co_await guest_.lost();
+    co_await pause_for(std::chrono::milliseconds(500));  // one that breaks it again and again costs us little
+    if (state_ != State::kRunning) co_return;
     spdlog::warn("the control session has ended; connecting again");
     auto connected = co_await guest_.connect(std::chrono::seconds(10));
     if (!connected) spdlog::warn("the guest does not answer: {}", connected.error().describe());
@@ -143,6 +151,23 @@ Awaitable<void> Keeper::watch_disk() {
     disk_full_ = full;
     if (full) (void)co_await machine_->resume();  // which tries the write again
   }
+}
+
+Awaitable<void> Keeper::park_when_idle() {
+  Parking::Steps steps;
+  steps.pause = [this] { return machine_->pause(); };
+  steps.resume = [this] { return machine_->resume(); };
+  steps.put_clock_right = [this]() -> Awaitable<Result<void>> {
+    json body = json::object();
+    body["time_ns"] = wall_clock_ns();
+    SBX_CO_CHECK(co_await guest_.call_now("POST", "/clock", std::move(body), kClockDeadline), "setting the clock");
+    co_return Result<void>{};
+  };
+  steps.wait_until_quiet = [this]() -> Awaitable<Result<void>> {
+    SBX_CO_CHECK(co_await guest_.call_now("GET", "/quiet", nullptr, kQuietDeadline), "asking whether anything runs");
+    co_return Result<void>{};
+  };
+  co_await guest_.parking().run(std::move(steps));
 }
 
 Awaitable<void> Keeper::accept() {
@@ -185,6 +210,7 @@ Awaitable<json> Keeper::status() {
   document["files_pid"] = pid_or_null(supervisor_.files_pid());
   document["state"] = state_ == State::kStarting ? "starting" : state_ == State::kRunning ? "running" : "stopping";
   document["accelerator"] = vm::to_string(spec_.accelerator);
+  document["parked"] = guest_.parking().parked();
   document["sessions"] = execs_.attached();
   document["disk_full"] = disk_full_;
   document["detached"] = execs_.detached_running();
@@ -204,6 +230,7 @@ Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
     co_return co_await wire::send_error(*stream, error);
   }
   state_ = State::kStopping;
+  guest_.parking().end();
   spdlog::info("stopping ({})", mode);
   supervisor_.tell(Request::kStopping, static_cast<int>(stop_mode(mode)));
   auto kept = co_await stop_machine(mode);
@@ -221,7 +248,7 @@ Awaitable<Result<bool>> Keeper::stop_machine(std::string mode) {
   if (mode == "memory") {
     Result<json> step = co_await guest_.call("POST", "/quiesce", quiesce_request(), std::chrono::seconds(2));
     if (step) step = co_await guest_.call("POST", "/unmount", json::object(), std::chrono::seconds(2));
-    if (step) step = co_await guest_.call("POST", "/drop-caches", json::object(), std::chrono::seconds(40));
+    if (step) step = co_await guest_.call("POST", "/drop-new-caches", json::object(), std::chrono::seconds(40));
     if (step) step = co_await guest_.call("POST", "/freeze", json::object(), std::chrono::seconds(5));
     if (step) {
       guest_.disconnect();

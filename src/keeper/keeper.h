@@ -36,6 +36,7 @@ class Keeper {
   wire::Awaitable<void> watch_files_server();
   wire::Awaitable<void> watch_guest();
   wire::Awaitable<void> watch_disk();
+  wire::Awaitable<void> park_when_idle();
   wire::Awaitable<void> accept();
   wire::Awaitable<void> handle(std::shared_ptr<wire::Http2Stream> stream, std::weak_ptr<wire::Http2Session> daemon);
   wire::Awaitable<void> stop(std::shared_ptr<wire::Http2Stream> stream);

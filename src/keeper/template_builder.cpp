@@ -2,13 +2,11 @@
 
 #include <spdlog/spdlog.h>
 
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 #include "keeper/guest_link.h"
 #include "keeper/machine.h"
+#include "keeper/template_key.h"
 
 namespace sbx::keeper {
 
@@ -21,25 +19,27 @@ constexpr std::chrono::seconds kBootDeadline{180};
 constexpr std::chrono::seconds kDockerDeadline{300};
 constexpr std::chrono::seconds kSaveDeadline{60};
 
+// Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+json warm_up_request() {
+  json request = json::object();
+  request["argv"] = {"sh", "-c", kWarmUp};
+  return request;
+}
+
 wire::Awaitable<Result<void>> wait_for_docker(GuestLink& guest) {
-  const auto until = std::chrono::steady_clock::now() + kDockerDeadline;
-  asio::steady_timer timer(co_await asio::this_coro::executor);
-  for (;;) {
-    SBX_CO_TRY(const json status, co_await guest.call("GET", "/status", nullptr), "asking the guest for its status");
-    const auto docker = status.value("docker", "");
-    if (docker == "ready" || docker == "off") co_return Result<void>{};
-    if (docker == "failed") co_return fail(ErrorCode::kUnavailable, "dockerd does not start in the guest");
-    if (std::chrono::steady_clock::now() > until) {
-      co_return fail(ErrorCode::kTimeout, "dockerd did not answer within 300 s");
-    }
-    timer.expires_after(std::chrono::milliseconds(200));
-    (void)co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  SBX_CO_TRY(const json status, co_await guest.call("GET", "/docker", nullptr, kDockerDeadline), "waiting for dockerd");
+  const auto docker = status.value("docker", "");
+  if (docker != "ready" && docker != "off") {
+    co_return fail(ErrorCode::kUnavailable, "dockerd does not start in the guest");
   }
+  co_return Result<void>{};
 }
 
 wire::Awaitable<Result<void>> save(vm::MachineControl& machine, GuestLink& guest, UniqueFd state) {
   SBX_CO_CHECK(co_await guest.call("POST", "/drop-caches", json::object(), std::chrono::seconds(60)),
                "dropping the guest's caches");
+  SBX_CO_CHECK(co_await guest.call("POST", "/warm-up", warm_up_request(), std::chrono::seconds(60)),
+               "warming the guest up");
   SBX_CO_CHECK(co_await guest.call("POST", "/freeze", json::object()), "freezing the guest");
   guest.disconnect();  // no session may be open in a template
   SBX_CO_CHECK(co_await machine.pause(), "pausing");

@@ -50,6 +50,7 @@ json key_to_json(const TemplateKey& key) {
   out["guest_binary"] = key.guest_binary;
   out["command_line"] = key.command_line;
   out["qemu_version"] = key.qemu_version;
+  out["warm_up"] = key.warm_up;
   out["cpu_model"] = key.cpu_model;
   out["accelerator"] = to_string(key.accelerator);
   out["cpus"] = key.cpus;
@@ -66,6 +67,7 @@ Result<TemplateManifest> manifest_from(const json& document) {
     out.key.guest_binary = k.at("guest_binary").get<std::string>();
     out.key.command_line = k.at("command_line").get<std::string>();
     out.key.qemu_version = k.at("qemu_version").get<std::string>();
+    out.key.warm_up = k.at("warm_up").get<std::string>();
     out.key.cpu_model = k.at("cpu_model").get<std::string>();
     out.key.accelerator = SBX_TRY(accelerator_from(k.at("accelerator").get<std::string>()), "manifest");
     out.key.cpus = k.at("cpus").get<int>();

@@ -18,6 +18,7 @@ struct TemplateKey {
   std::string guest_binary;  // hash of sbx-guest
   std::string command_line;  // canonical_command_line()
   std::string qemu_version;  // qemu_version().text
+  std::string warm_up;       // what is run in the guest before it is saved
   std::string cpu_model;     // host_cpu_model() under KVM, else ""
   Accelerator accelerator = Accelerator::kTcg;
   int cpus = 1;

@@ -11,7 +11,7 @@ namespace sbx::vm {
 namespace {
 
 TEST(Template, ItsIdIsMadeOfEverythingThatMadeIt) {
-  const TemplateKey key{"k", "r", "g", "c", "q", "", Accelerator::kTcg, 1, 2048};
+  const TemplateKey key{"k", "r", "g", "c", "q", "w", "", Accelerator::kTcg, 1, 2048};
   EXPECT_EQ(template_id(key).size(), 32U);
   EXPECT_EQ(template_id(key), template_id(TemplateKey(key)));
   TemplateKey other = key;

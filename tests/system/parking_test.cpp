@@ -1,0 +1,109 @@
+// An idle sandbox costs no CPU: its machine stands still until somebody needs it, and nobody notices.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <ctime>
+#include <sstream>
+
+#include "instance.h"
+
+namespace sbx::test {
+namespace {
+
+bool parked(const Sandbox& sandbox) { return sandbox.inspected().value("parked", false); }
+
+// Longer than an idle sandbox takes to be parked, twice over.
+bool stays_awake(const Sandbox& sandbox) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  while (std::chrono::steady_clock::now() < until) {
+    if (parked(sandbox)) return false;
+    wait_a_little();
+  }
+  return true;
+}
+
+// CPU time of a process, in clock ticks (proc_pid_stat(5), fields 14 and 15).
+long cpu_ticks(int pid) {
+  const auto stat = read_file("/proc/" + std::to_string(pid) + "/stat", 4096).value();
+  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
+  std::string field;
+  for (int i = 3; i < 14; ++i) fields >> field;
+  long user = 0;
+  long system = 0;
+  fields >> user >> system;
+  return user + system;
+}
+
+TEST(Parking, AnIdleSandboxStandsStillAndAnExecWakesItWithARightClock) {
+  Sandbox sandbox;
+  ASSERT_TRUE(eventually([&] { return parked(sandbox); }));
+  EXPECT_EQ(sandbox.listed()["status"], "running");
+  const int pid = sandbox.inspected()["qemu_pid"];
+  const long before = cpu_ticks(pid);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(4);
+  while (std::chrono::steady_clock::now() < until) wait_a_little();
+  EXPECT_LE(cpu_ticks(pid) - before, 1) << "a parked machine uses CPU time";
+  EXPECT_TRUE(parked(sandbox)) << "inspect must not wake it";
+
+  const auto host = std::time(nullptr);
+  const auto outcome = sandbox.shell("date +%s");
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_GE(std::stoll(outcome.out), host) << "the clock has not moved on while the machine stood still";
+  EXPECT_LE(std::stoll(outcome.out), std::time(nullptr) + 1);
+  EXPECT_FALSE(parked(sandbox));
+  // Timers go on: a sleep that starts now takes as long as it should.
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(sandbox.shell("sleep 1").status, 0);
+  EXPECT_GE(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(900));
+  EXPECT_TRUE(eventually([&] { return parked(sandbox); })) << "it is not parked a second time";
+}
+
+TEST(Parking, ABackgroundCommandKeepsTheMachineRunning) {
+  Sandbox sandbox;
+  const auto started =
+      sbx({"exec", "-d", sandbox.name(), "sh", "-c", "until [ -e stop ]; do sleep 0.2; done; date +%s"});
+  ASSERT_EQ(started.status, 0) << started.err;
+  EXPECT_TRUE(stays_awake(sandbox));
+  ASSERT_TRUE(write_file_atomically(sandbox.workspace() / "stop", "", 0644));
+  const std::string id = started.out.substr(0, started.out.find('\n'));
+  EXPECT_EQ(sbx({"exec", "--wait", id, sandbox.name()}).status, 0);
+  EXPECT_TRUE(eventually([&] { return parked(sandbox); }));
+  // What the keeper holds does not need the guest.
+  EXPECT_EQ(sbx({"exec", "--logs", id, sandbox.name()}).status, 0);
+  EXPECT_TRUE(parked(sandbox));
+}
+
+TEST(Parking, WhatACommandLeftBehindKeepsTheMachineRunning) {
+  Sandbox sandbox;
+  ASSERT_EQ(sandbox.shell("setsid sleep 4321 >/dev/null 2>&1 </dev/null & disown").status, 0);
+  EXPECT_TRUE(stays_awake(sandbox));
+  ASSERT_EQ(sandbox.shell("pkill -x sleep").status, 0);
+  EXPECT_TRUE(eventually([&] { return parked(sandbox); }));
+}
+
+TEST(Parking, AContainerKeepsTheMachineRunning) {
+  Sandbox sandbox;
+  ASSERT_TRUE(write_file_atomically(sandbox.workspace() / "Dockerfile", "FROM scratch\nCOPY busybox /busybox\n", 0644));
+  const auto run = sandbox.shell(
+      "cp /bin/busybox . && docker build -q -t box . && docker run -d --name it --network none box /busybox sleep "
+      "4321");
+  ASSERT_EQ(run.status, 0) << run.err;
+  EXPECT_TRUE(stays_awake(sandbox));
+  const auto removed = sandbox.shell("docker rm -f it");
+  ASSERT_EQ(removed.status, 0) << removed.err;
+  EXPECT_TRUE(eventually([&] { return parked(sandbox); }));
+  // dockerd is still there after it.
+  EXPECT_EQ(sandbox.shell("docker ps -q").status, 0);
+}
+
+TEST(Parking, AParkedSandboxStopsAndStartsAsAnyOther) {
+  Sandbox sandbox;
+  ASSERT_EQ(sandbox.shell("echo kept > ~/file").status, 0);
+  ASSERT_TRUE(eventually([&] { return parked(sandbox); }));
+  const auto stopped = sbx({"stop", sandbox.name()});
+  ASSERT_EQ(stopped.status, 0) << stopped.err;
+  EXPECT_EQ(sandbox.shell("cat ~/file").out, "kept\n");
+}
+
+}  // namespace
+}  // namespace sbx::test
