@@ -142,6 +142,15 @@ Awaitable<Result<void>> Cgroups::thaw(milliseconds deadline, ThawOptions options
 
 void Cgroups::thaw_services() { (void)put(root_ / "services/cgroup.freeze", "0"); }
 
+Awaitable<Result<void>> Cgroups::freeze_services(milliseconds deadline) {
+  const std::vector<std::filesystem::path> groups(1, root_ / "services");
+  (void)put(groups.front() / "cgroup.freeze", "1");
+  frozen_ = true;
+  const bool done = co_await wait_until(groups, "frozen", "1", deadline);
+  if (!done) co_return fail(ErrorCode::kTimeout, "dockerd could not be frozen");
+  co_return Result<void>();
+}
+
 Awaitable<Result<void>> Cgroups::end_user_processes(milliseconds grace) {
   auto groups = top_level();
   std::erase_if(groups, is_services);

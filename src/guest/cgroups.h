@@ -52,6 +52,9 @@ class Cgroups {
   Awaitable<Result<void>> thaw(std::chrono::milliseconds deadline);
   // At once, without waiting for the kernel to say so.
   void thaw_services();
+  // Freezes /services only: dockerd must not see its containers end, or it would start those with a restart policy
+  // again at once. After the thaw it does. Counts as frozen().
+  Awaitable<Result<void>> freeze_services(std::chrono::milliseconds deadline);
   // Ends every process of the user and of containers: SIGTERM, SIGKILL after `grace`. Services go on.
   Awaitable<Result<void>> end_user_processes(std::chrono::milliseconds grace);
 

@@ -17,6 +17,7 @@ using nlohmann::json;
 using Stream = std::shared_ptr<wire::Http2Stream>;
 
 constexpr auto kFreezeDeadline = 10'000ms;
+constexpr auto kServicesDeadline = 1000ms;
 constexpr std::size_t kMaxBody = 4U << 20U;
 
 std::string status_json(const Guest& guest) {
@@ -83,6 +84,8 @@ Awaitable<Result<void>> quiesce(Guest& guest, std::string_view body) {
   if (!object) co_return std::unexpected(std::move(object).error());
   const auto grace = number_in(*object, "grace_ms", 600'000, 500);
   if (!grace) co_return std::unexpected(grace.error());
+  auto frozen = co_await guest.cgroups.freeze_services(kServicesDeadline);
+  if (!frozen) co_return frozen;
   auto ended = co_await guest.cgroups.end_user_processes(std::chrono::milliseconds(*grace));
   co_return ended;
 }
