@@ -120,8 +120,11 @@ Awaitable<void> ExecTable::handle(std::shared_ptr<wire::Http2Stream> stream, std
   }
   if (path == "/exec" && request.method == "POST") co_return co_await start(stream, daemon);
   if (path == "/exec" && request.method == "GET") {
+    std::vector<std::shared_ptr<Exec>> oldest_first;
+    for (const auto& [id, exec] : execs_) oldest_first.push_back(exec);
+    std::ranges::sort(oldest_first, {}, &Exec::number);
     auto list = json::array();
-    for (const auto& [id, exec] : execs_) list.push_back(record(*exec));
+    for (const auto& exec : oldest_first) list.push_back(record(*exec));
     const std::string text = single("execs", std::move(list));
     co_return co_await wire::send_json(*stream, 200, text);
   }
@@ -202,6 +205,7 @@ std::shared_ptr<Exec> ExecTable::add(const json& head) {
   auto exec = std::make_shared<Exec>(executor_);
   exec->id = head.contains("id") && usable_id(head["id"]) ? head["id"].get<std::string>() : std::string();
   while (exec->id.empty() || execs_.contains(exec->id)) exec->id = "e" + std::to_string(next_id_++);
+  exec->number = started_++;
   exec->argv = head["argv"];
   exec->detach = head.contains("detach") && head["detach"] == true;
   exec->started_at = rfc3339(std::chrono::system_clock::now());

@@ -44,6 +44,7 @@ class OutputRing {
 struct Exec {
   explicit Exec(const boost::asio::any_io_executor& executor) : changed(executor) {}
   std::string id;
+  std::uint64_t number = 0;  // in the order of their starts
   nlohmann::json argv = nlohmann::json::array();
   bool detach = false;
   std::string started_at;
@@ -95,6 +96,7 @@ class ExecTable {
   std::map<std::string, std::shared_ptr<Exec>> execs_;
   std::deque<std::string> finished_;
   std::uint64_t next_id_ = 1;
+  std::uint64_t started_ = 0;
   std::size_t attached_ = 0;
   std::chrono::system_clock::time_point idle_since_;
 };
