@@ -181,10 +181,15 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   reset_command->add_flag("--preserve-secrets", *preserve, "keep the secrets that are not a sandbox's own");
   on(reset_command, [force, preserve](const ApiClient& client) { return reset(client, *force, *preserve); });
 
-  for (const char* word : {"login", "logout"}) {
-    auto* nothing = app.add_subcommand(word, "nothing to do: sbx needs no account");
-    nothing->allow_extras();
-    on(nothing, [](const ApiClient&) -> Result<int> {
+  // Taken and ignored, so that scripts go on working.
+  auto ignored = std::make_shared<std::pair<std::string, bool>>();
+  auto* login_command = app.add_subcommand("login", "nothing to do: sbx needs no account");
+  login_command->add_option("-u,--username", ignored->first, "ignored");
+  login_command->add_flag("--password-stdin", ignored->second, "ignored");
+  auto* logout_command = app.add_subcommand("logout", "nothing to do: sbx needs no account");
+  logout_command->add_flag("-y,--yes", ignored->second, "ignored");
+  for (auto* nothing : {login_command, logout_command}) {
+    on(nothing, [ignored](const ApiClient&) -> Result<int> {
       std::cout << "sbx needs no account; there is nothing to do\n";
       return 0;
     });
