@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <fstream>
 #include <thread>
 
 #include "instance.h"
@@ -40,6 +41,90 @@ TEST(Lifecycle, StopKeepsFilesEndsProcessesAndStartIsQuick) {
   EXPECT_EQ(sandbox.listed()["status"], "running");
   EXPECT_EQ(sandbox.shell("echo in > from-second-run; pwd").out, sandbox.workspace().string() + "\n");
   EXPECT_TRUE(fs::exists(sandbox.workspace() / "from-second-run"));
+}
+
+TEST(Lifecycle, IdleSandboxesStopByThemselvesAndBusyOnesDoNot) {
+  Sandbox quick({"--auto-stop", "3s"});
+  Sandbox never({"--auto-stop", "off"});
+  const auto id = quick.background("sleep 15");
+  EXPECT_FALSE(eventually([&] { return quick.status() != "running"; }, 10)) << "a background command keeps it";
+  EXPECT_EQ(sbx({"exec", "--wait", id, quick.name()}).status, 0);
+  EXPECT_TRUE(eventually([&] { return quick.status() == "stopped"; }));
+  EXPECT_EQ(never.status(), "running");
+  EXPECT_EQ(never.inspected()["auto_stop_s"], 0);
+  // What needs it starts it: cp, run, and (elsewhere) exec.
+  EXPECT_EQ(sbx({"cp", "/etc/hostname", quick.name() + ":/tmp/copied"}).status, 0);
+  EXPECT_EQ(quick.status(), "running");
+  EXPECT_TRUE(eventually([&] { return quick.status() == "stopped"; }));
+  EXPECT_EQ(sbx({"run", "-d", "--name", quick.name()}).status, 0);
+  EXPECT_EQ(quick.status(), "running");
+}
+
+// Lines of /proc that tell of a sandbox: processes, mounts, sockets.
+std::string traces_of(const std::string& id) {
+  const std::string part = id.substr(0, 8);
+  std::string traces;
+  for (const auto& process : fs::directory_iterator("/proc")) {
+    const auto command = read_file(process.path() / "cmdline", 1U << 20U);
+    if (command && command->find(part) != std::string::npos) traces += process.path().string() + " " + *command + "\n";
+  }
+  for (const char* table : {"/proc/mounts", "/proc/net/unix"}) {
+    std::ifstream lines(table);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find(part) != std::string::npos) traces += line + "\n";
+    }
+  }
+  for (const auto& entry : fs::recursive_directory_iterator(home())) {
+    if (entry.path().string().find(part) != std::string::npos) traces += entry.path().string() + "\n";
+  }
+  return traces;
+}
+
+TEST(Lifecycle, RemovalLeavesNothingAndAsksForForceWhereSomebodyIsAtWork) {
+  Sandbox sandbox;
+  const std::string id = sandbox.listed()["id"];
+  EXPECT_NE(traces_of(id), "");
+  auto session = Command(command_line({"exec", sandbox.name(), "sleep", "1000"})).start();
+  ASSERT_TRUE(session);
+  ASSERT_TRUE(eventually([&] { return sandbox.inspected().value("sessions", 0) > 0; }));
+  const auto refused = sbx({"rm", sandbox.name()});
+  EXPECT_EQ(refused.status, 1);  // no terminal to ask on
+  const auto asked =
+      run(Command({"/usr/bin/curl", "-s", "--unix-socket", sbx_json({"daemon", "status", "--json"})["socket"], "-X",
+                   "DELETE", "http://sbx/v1/sandboxes/" + sandbox.name()}));
+  EXPECT_NE(asked.out.find("active session"), std::string::npos) << asked.out;
+  EXPECT_EQ(sandbox.status(), "running");
+  EXPECT_EQ(sbx({"rm", "-f", sandbox.name()}).status, 0);
+  EXPECT_NE(session->wait().value().code, 0) << "its client is told";
+  EXPECT_TRUE(eventually([&] { return traces_of(id).empty(); }, 10)) << traces_of(id);
+}
+
+TEST(Lifecycle, MemoryThatCannotBeUsedAndAColdStartBothBootFromTheCleanDisk) {
+  Sandbox sandbox({"--auto-stop", "off"});
+  const std::string script = "cat ~/file /proc/sys/kernel/random/boot_id";
+  const auto first = sandbox.shell("echo kept > ~/file; " + script).out;
+  const auto image = home() / "sandboxes" / sandbox.listed()["id"].get<std::string>() / "memory.img";
+  ASSERT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+  EXPECT_EQ(sandbox.shell(script).out, first) << "the same boot goes on";
+
+  ASSERT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+  ASSERT_TRUE(fs::exists(image));
+  fs::resize_file(image, fs::file_size(image) / 2);
+  const auto second = sandbox.shell(script);
+  EXPECT_TRUE(second.out.starts_with("kept\n")) << second.err;
+  EXPECT_NE(second.out, first) << "a new boot";
+  EXPECT_FALSE(fs::exists(image));
+  EXPECT_EQ(sbx({"run", "-d", "--cold", "--name", sandbox.name()}).status, 1) << "it runs";
+
+  ASSERT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+  EXPECT_TRUE(fs::exists(image)) << "stop keeps memory after a cold boot too";
+  const auto cold = sbx({"run", "-d", "--cold", "--name", sandbox.name()});
+  EXPECT_EQ(cold.status, 0) << cold.err;
+  EXPECT_FALSE(fs::exists(image));
+  const auto third = sandbox.shell(script);
+  EXPECT_TRUE(third.out.starts_with("kept\n")) << third.err;
+  EXPECT_NE(third.out, second.out) << "a new boot again";
+  EXPECT_EQ(sandbox.root("dmesg | grep -c -e 'EXT4-fs error' -e corrupt").out, "0\n");
 }
 
 TEST(Lifecycle, ClonesDoNotShareRandomnessIdentityOrClock) {

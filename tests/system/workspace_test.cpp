@@ -31,29 +31,6 @@ TEST_F(WorkspaceFiles, BothSidesSeeTheSameFilesUnderTheSamePath) {
   EXPECT_EQ(sandbox->shell("stat -c %U from-host from-guest").out, "agent\nagent\n");
 }
 
-TEST_F(WorkspaceFiles, GitMakeAndSqliteWork) {
-  const auto outcome = sandbox->shell(
-      "set -e; mkdir project; cd project; git init -q; printf 'all: out\\nout: in\\n\\tcp in out\\n' > Makefile; "
-      "echo text > in; make -s; cmp in out; git add .; "
-      "git -c user.email=a@b -c user.name=n commit -qm first; git status --porcelain; "
-      "sqlite3 db 'pragma journal_mode=wal; create table t(a); insert into t values(1),(2); select sum(a) from t'");
-  EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.out.find("3\n"), std::string::npos) << outcome.out;
-}
-
-TEST_F(WorkspaceFiles, ItBehavesLikeAFileSystem) {
-  const auto outcome = sandbox->shell(
-      "set -e; mkdir fs; cd fs; echo a > f; ln f hard; ln -s f soft; test \"$(cat soft)\" = a; test f -ef hard; "
-      "mv f g; test ! -e f; truncate -s 10M sparse; test $(stat -c %s sparse) = 10485760; "
-      "test $(stat -c %b sparse) -lt 1000; chmod 640 g; test $(stat -c %a g) = 640; "
-      "n=$(printf 'n%.0s' $(seq 255)); touch $n; rm $n; touch $'\\377\\376'; ls | grep -c . ; "
-      "exec 3>open; rm open; echo x >&3; python3 -c 'import mmap,os; f=open(\"m\",\"w+b\"); f.truncate(4096); "
-      "m=mmap.mmap(f.fileno(),4096); m[:3]=b\"abc\"; m.flush(); f.flush(); os.fsync(f.fileno()); "
-      "d=os.open(\".\",os.O_RDONLY); os.fsync(d)'; head -c3 m");
-  EXPECT_EQ(outcome.status, 0) << outcome.err;
-  EXPECT_NE(outcome.out.find("abc"), std::string::npos) << outcome.out;
-}
-
 TEST_F(WorkspaceFiles, NothingOutsideIsReachable) {
   const fs::path secret = fs::path(sandbox->workspace().string() + "-secret");
   ASSERT_TRUE(write_file_atomically(secret, "host secret"));

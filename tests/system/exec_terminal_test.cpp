@@ -1,0 +1,103 @@
+// `sbx exec -t` from a real terminal: size, resizing, Ctrl-C and its like, and what is left of the terminal afterwards.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "instance.h"
+#include "terminal.h"
+
+namespace sbx::test {
+namespace {
+
+std::vector<std::string> on_terminal(const Sandbox& sandbox, const std::vector<std::string>& command) {
+  std::vector<std::string> arguments = {"exec", "-it", sandbox.name()};
+  arguments.insert(arguments.end(), command.begin(), command.end());
+  return command_line(arguments);
+}
+
+TEST(ExecTerminal, TheCommandHasATerminalOfOurSizeAndFollowsIt) {
+  Sandbox sandbox;
+  Terminal terminal(on_terminal(sandbox, {"bash", "-c",
+                                          "trap 'echo now $(stty size)' WINCH; tty; echo first $(stty size) $TERM; "
+                                          "until read -t 0.2 line; do :; done; exit 5"}),
+                    33, 111);
+  EXPECT_TRUE(terminal.shows("/dev/pts/")) << terminal.screen();
+  EXPECT_TRUE(terminal.shows("first 33 111 xterm")) << terminal.screen();
+  terminal.resize(50, 99);
+  EXPECT_TRUE(terminal.shows("now 50 99")) << terminal.screen();
+  terminal.resize(24, 80);
+  EXPECT_TRUE(terminal.shows("now 24 80")) << terminal.screen();
+  terminal.type("\r");
+  EXPECT_EQ(terminal.finish(), 5);
+}
+
+TEST(ExecTerminal, ControlKeysReachTheCommandAndNotUs) {
+  Sandbox sandbox;
+  {
+    Terminal terminal(
+        on_terminal(sandbox, {"bash", "-c",
+                              "trap 'echo interrupted' INT; trap 'echo quitted; exit 9' QUIT; echo ready; "
+                              "while :; do sleep 0.1; done"}),
+        24, 80);
+    const auto before = terminal.attributes();
+    EXPECT_NE(before.c_lflag & ECHO, 0U);
+    ASSERT_TRUE(terminal.shows("ready")) << terminal.screen();
+    EXPECT_EQ(terminal.attributes().c_lflag & (ECHO | ISIG | ICANON), 0U) << "our own terminal is raw meanwhile";
+    for (int i = 0; i < 4; ++i) {  // however often: it is the command's to decide
+      terminal.type("\x03");
+      EXPECT_TRUE(terminal.shows("interrupted")) << terminal.screen();
+    }
+    terminal.type("\x1c");
+    EXPECT_TRUE(terminal.shows("quitted")) << terminal.screen();
+    EXPECT_EQ(terminal.finish(), 9);
+    EXPECT_EQ(terminal.attributes().c_lflag, before.c_lflag) << "the terminal is as it was";
+    EXPECT_EQ(terminal.attributes().c_iflag, before.c_iflag);
+  }
+  {
+    Terminal terminal(on_terminal(sandbox, {"sleep", "1000"}), 24, 80);
+    ASSERT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-x", "sleep"}).status == 0; }));
+    terminal.type("\x03");
+    EXPECT_EQ(terminal.finish(), 128 + SIGINT);
+  }
+  {
+    Terminal terminal(on_terminal(sandbox, {"cat"}), 24, 80);
+    terminal.type("a line\r");
+    EXPECT_TRUE(terminal.shows("a line\r\na line")) << terminal.screen();
+    terminal.type("\x04");
+    EXPECT_EQ(terminal.finish(), 0);
+  }
+}
+
+TEST(ExecTerminal, AnInteractiveShellHasJobControlAndDiesWithItsTerminal) {
+  Sandbox sandbox;
+  {
+    Terminal terminal(on_terminal(sandbox, {"bash", "-i"}), 24, 80);
+    terminal.type("PS1=pro''mpt:\r");
+    ASSERT_TRUE(terminal.shows("prompt:")) << terminal.screen();
+    terminal.type("sleep 1000\r");
+    ASSERT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-x", "sleep"}).status == 0; }));
+    terminal.type("\x1a");
+    EXPECT_TRUE(terminal.shows("Stopped")) << terminal.screen();
+    EXPECT_TRUE(terminal.shows("prompt:")) << terminal.screen();
+    terminal.type("fg\r");
+    EXPECT_TRUE(terminal.shows("sleep 1000")) << terminal.screen();
+    terminal.type("\x03");
+    EXPECT_TRUE(terminal.shows("prompt:")) << terminal.screen();
+    terminal.type("echo af''ter\r");
+    EXPECT_TRUE(terminal.shows("after")) << terminal.screen();
+  }  // the terminal's window is closed
+  EXPECT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-f", "bash -i"}).status == 1; }));
+}
+
+// `sbx run` attaches the agent the same way.
+TEST(ExecTerminal, RunAttachesAShellAndReturnsItsStatus) {
+  Sandbox sandbox;
+  Terminal terminal(command_line({"run", "--name", sandbox.name()}), 30, 90);
+  terminal.type("stty -echo; echo size $(stty size); pwd\r");
+  EXPECT_TRUE(terminal.shows("size 30 90")) << terminal.screen();
+  EXPECT_TRUE(terminal.shows(sandbox.workspace().string())) << terminal.screen();
+  terminal.type("exit 6\r");
+  EXPECT_EQ(terminal.finish(), 6);
+}
+
+}  // namespace
+}  // namespace sbx::test
