@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "instance.h"
+#include "processes.h"
 #include "terminal.h"
 
 namespace sbx::test {

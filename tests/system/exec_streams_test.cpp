@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "instance.h"
+#include "processes.h"
 
 namespace sbx::test {
 namespace {

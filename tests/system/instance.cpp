@@ -62,12 +62,6 @@ long memory_kib(int pid, const std::string& what) {
   return -1;
 }
 
-int daemon_pid() {
-  const auto text = read_file(home() / "sbxd.pid", 64);
-  EXPECT_TRUE(text) << "sbxd leaves its pid in sbxd.pid";
-  return text ? std::atoi(text->c_str()) : -1;
-}
-
 void wait_a_little() { ::poll(nullptr, 0, 50); }
 
 Sandbox::Sandbox(const std::vector<std::string>& extra, const std::string& workspace_suffix,

@@ -34,8 +34,6 @@ bool eventually(Condition condition, int seconds = 60);
 
 // "VmRSS" and the like of a process, in KiB; -1 if it is gone.
 long memory_kib(int pid, const std::string& what);
-// The daemon's process.
-int daemon_pid();
 
 // A sandbox with a workspace of its own; both go with it, whatever the test did.
 class Sandbox {
