@@ -21,8 +21,10 @@ TEST(OpenApiRoutes, AnswerAsDocumentedAndThereAreNoOthers) {
   for (const auto& [method, pattern] : api.operations()) {
     documented.emplace(method, pattern);
     patterns.insert(pattern);
-    // These take minutes or for ever, end the daemon, or need more than one request to say anything (their turn comes elsewhere).
-    if (pattern == "/v1/daemon/stop" || (pattern == "/v1/images" && method == "POST") || pattern.ends_with("/follow")) continue;
+    // These take minutes or for ever, end the daemon, or need more than one request to say anything (their turn comes
+    // elsewhere).
+    if (pattern == "/v1/daemon/stop" || (pattern == "/v1/images" && method == "POST") || pattern.ends_with("/follow"))
+      continue;
     const std::vector<std::string> parameters(std::ranges::count(pattern, '{'), "nothing");
     (void)api.ask(method, pattern, parameters);
     if (method != "GET") (void)api.ask(method, pattern, parameters, {{"nonsense", {1, nullptr}}});
