@@ -27,7 +27,9 @@ TEST(OpenApiRoutes, AnswerAsDocumentedAndThereAreNoOthers) {
       continue;
     const std::vector<std::string> parameters(std::ranges::count(pattern, '{'), "nothing");
     (void)api.ask(method, pattern, parameters);
-    if (method != "GET") (void)api.ask(method, pattern, parameters, {{"nonsense", {1, nullptr}}});
+    // Unknown members are ignored, and a sandbox needs none: a wrong one then, or this would build an image.
+    const auto body = nlohmann::json::parse(pattern == "/v1/sandboxes" ? R"({"agent":1})" : R"({"nonsense":[1,null]})");
+    if (method != "GET") (void)api.ask(method, pattern, parameters, body);
   }
   ASSERT_GT(documented.size(), 20U);
   for (auto pattern : patterns) {
