@@ -12,8 +12,8 @@ using nlohmann::json;
 
 Answer request(const std::string& method, const std::string& target, const json& body) {
   const std::string socket = sbx_json({"daemon", "status", "--json"}).value("socket", "");
-  Command curl({"/usr/bin/curl", "--silent", "--max-time", "240", "--unix-socket", socket, "--request", method,
-                "--write-out", "\n%{http_code}", "http://sbx" + target});
+  Command curl({"/usr/bin/curl", "--silent", "--path-as-is", "--max-time", "240", "--unix-socket", socket, "--request",
+                method, "--write-out", "\n%{http_code}", "http://sbx" + target});
   if (!body.is_null()) curl.add({"--header", "content-type: application/json", "--data", body.dump()});
   auto outcome = run(curl);
   EXPECT_EQ(outcome.status, 0) << method << " " << target << ": curl's status; " << outcome.err;
