@@ -116,7 +116,10 @@ std::vector<std::filesystem::path> Cgroups::top_level() const {
 
 void Cgroups::reclaim() {
   // More than there can be: the kernel stops, and says EAGAIN, when nothing is left that it can take.
-  for (const auto& group : top_level()) (void)put(group / "memory.reclaim", "1T");
+  // Services that have slept since the template was saved have cached nothing since.
+  auto groups = top_level();
+  if (event_is(root_ / "services", "frozen", "1")) std::erase_if(groups, is_services);
+  for (const auto& group : groups) (void)put(group / "memory.reclaim", "1T");
 }
 
 Awaitable<Result<void>> Cgroups::freeze(milliseconds deadline) {

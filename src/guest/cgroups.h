@@ -36,8 +36,8 @@ class Cgroups {
   void remove_when_empty(const std::string& name);
   void collect();
 
-  // Gives back the page cache that the user's processes and the services have filled; what sbx-guest's own group has
-  // read stays. Blocking.
+  // Gives back the page cache that the user's processes and, unless they are frozen, the services have filled; what
+  // sbx-guest's own group has read stays. Blocking.
   void reclaim();
 
   // Whether the user's part is frozen; the services may still be when it is not (see thaw).
