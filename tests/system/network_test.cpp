@@ -1,0 +1,131 @@
+// The way out of a sandbox: guest redirect, network port, gateway, and the policy that decides. Nothing here can reach
+// a stranger: what must be denied is a name under .invalid (RFC 2606) or a service of this test on the host's loopback.
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <thread>
+
+#include "instance.h"
+
+namespace sbx::test {
+namespace {
+
+// Answers every connection with one small HTTP response. Ends with the object.
+class Service {
+ public:
+  Service() : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(::listen(listener_.get(), 16), 0);
+    ::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([fd = listener_.get()] { serve(fd); });
+  }
+  ~Service() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+  const std::string& port() const { return port_; }
+
+ private:
+  static void serve(int listener) {
+    for (;;) {
+      const UniqueFd client(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+      if (!client.valid()) return;
+      char request[4096];
+      if (::recv(client.get(), request, sizeof request, 0) <= 0) continue;
+      const std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+      (void)::send(client.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    }
+  }
+
+  UniqueFd listener_;
+  std::string port_;
+  std::thread thread_;
+};
+
+bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST(Network, PackagesOfNpmAndDebianAreInstalledThroughTheGateway) {
+  const Sandbox sandbox;
+  const auto npm = sandbox.shell("cd /tmp && mkdir n && cd n && npm install is-number && ls node_modules");
+  EXPECT_EQ(npm.status, 0) << npm.out << npm.err;
+  EXPECT_TRUE(holds(npm.out, "is-number")) << npm.out << npm.err;
+  const auto apt = sandbox.root("apt-get update && apt-get install -y --no-install-recommends hello && hello");
+  EXPECT_EQ(apt.status, 0) << apt.out << apt.err;
+  EXPECT_TRUE(holds(apt.out, "Hello, world!")) << apt.out << apt.err;
+}
+
+TEST(Network, WhatPolicyDeniesHasOneFace) {
+  const Sandbox sandbox;
+  for (const std::string way : {"", "--noproxy '*' "}) {
+    for (const std::string url : {"http://denied.invalid/", "https://denied.invalid/"}) {
+      const auto denied = sandbox.shell("curl -sS -m 60 " + way + url);
+      EXPECT_TRUE(holds(denied.out, "\"code\":\"denied\"")) << way << url << denied.out << denied.err;
+      EXPECT_TRUE(holds(denied.out, "sbx policy allow network denied.invalid:")) << denied.out;
+    }
+  }
+  const auto raw = sandbox.shell("exec 3<>/dev/tcp/denied.invalid/22 && head -c 1 <&3");
+  EXPECT_EQ(raw.out, "");
+  EXPECT_TRUE(holds(raw.err, "reset by peer") || holds(raw.err, "refused")) << raw.err;
+}
+
+TEST(Network, NothingButTcpLeavesAndThatIsSaidAtOnce) {
+  const Sandbox sandbox;
+  const auto refused = sandbox.root(
+      "ip -6 route show default; ip -o link | cut -d' ' -f2 | grep -vE '^(lo|sbx0|dummy0|docker0|br-|veth)';"
+      "timeout 20 python3 - <<'END'\n"
+      "import socket\n"
+      "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.7', 53)); s.settimeout(10)\n"
+      "try:\n"
+      "  s.send(b'x'); s.recv(1); print('udp answered')\n"
+      "except TimeoutError: print('udp is silent')\n"
+      "except OSError as e: print('udp refused')\n"
+      "s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(10)\n"
+      "try:\n"
+      "  s.connect(('2001:db8::7', 80)); print('ipv6 connected')\n"
+      "except TimeoutError: print('ipv6 is silent')\n"
+      "except OSError as e: print('ipv6 refused')\n"
+      "END\n");
+  EXPECT_EQ(refused.out, "udp refused\nipv6 refused\n") << refused.err;
+}
+
+TEST(Network, AServiceOfTheHostIsReachedOnlyByItsRuleAndRulesActAtOnce) {
+  const Service service;
+  const Sandbox sandbox;
+  const std::string fetch = "curl -sS -m 60 http://host.docker.internal:" + service.port() + "/";
+  EXPECT_TRUE(holds(sandbox.shell(fetch).out, "\"code\":\"denied\""));
+  const auto direct = sandbox.shell("curl -sS -m 20 --noproxy '*' http://127.0.0.1:" + service.port() + "/");
+  EXPECT_NE(direct.status, 0) << "the guest's loopback is not the host's: " << direct.out;
+
+  const auto allowed = sbx({"policy", "allow", "network", "localhost:" + service.port(), "--sandbox", sandbox.name()});
+  ASSERT_EQ(allowed.status, 0) << allowed.out << allowed.err;
+  const bool reached = eventually([&] { return sandbox.shell(fetch).out == "hello"; });
+  EXPECT_TRUE(reached) << sandbox.shell(fetch).out;
+  EXPECT_EQ(sandbox.shell("docker ps -q && " + fetch).out, "hello");
+
+  const auto removed = sbx(
+      {"policy", "rm", "network", "--resource", "localhost:" + service.port(), "--sandbox", sandbox.name(), "--force"});
+  EXPECT_EQ(removed.status, 0) << removed.out << removed.err;
+  EXPECT_TRUE(eventually([&] { return holds(sandbox.shell(fetch).out, "\"code\":\"denied\""); }));
+
+  const auto log = sbx({"policy", "log", sandbox.name(), "--json"});
+  EXPECT_EQ(log.status, 0) << log.err;
+  EXPECT_TRUE(holds(log.out, ":" + service.port())) << log.out;
+}
+
+TEST(Network, WorksAfterStopAndStart) {
+  const Service service;
+  const Sandbox sandbox({"--allow-network", "localhost:" + service.port()});
+  const std::string fetch = "curl -sS -m 60 http://host.docker.internal:" + service.port() + "/";
+  EXPECT_EQ(sandbox.shell(fetch).out, "hello");
+  EXPECT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+  EXPECT_EQ(sandbox.shell(fetch).out, "hello") << "after stop and start";
+}
+
+}  // namespace
+}  // namespace sbx::test
