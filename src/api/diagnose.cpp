@@ -32,6 +32,8 @@ SBX_HANDLER(diagnose) {
   const auto& paths = daemon.lifecycle.paths();
   check_program(checks, "Keeper", daemon.programs / "sbx-keeper", "reinstall sbx");
   check_program(checks, "Keeper worker", daemon.programs / "sbx-keeper-worker", "reinstall sbx");
+  check_program(checks, "Gateway", daemon.programs / "sbx-gateway",
+                "reinstall sbx: without it sandboxes have no network");
   check_program(checks, "Guest program", daemon.programs / "sbx-guest", "reinstall sbx");
   check_program(checks, "Jail", "/usr/bin/bwrap", "install bubblewrap");
   const auto qemu = vm::qemu_version();
@@ -62,7 +64,6 @@ SBX_HANDLER(diagnose) {
   const auto secrets = co_await daemon.lifecycle.secrets().store();
   add(checks, "Secrets", secrets ? "pass" : "fail", secrets ? secrets->description : secrets.error().message,
       secrets ? "" : "docs/secrets.md");
-  add(checks, "Network", "warn", "sandboxes have no network yet", "the gateway is not built yet");
   co_return json{{"checks", checks}};
 }
 
