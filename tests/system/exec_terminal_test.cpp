@@ -16,12 +16,19 @@ std::vector<std::string> on_terminal(const Sandbox& sandbox, const std::vector<s
 
 TEST(ExecTerminal, TheCommandHasATerminalOfOurSizeAndFollowsIt) {
   Sandbox sandbox;
-  Terminal terminal(on_terminal(sandbox, {"bash", "-c",
-                                          "trap 'echo now $(stty size)' WINCH; tty; echo first $(stty size) $TERM; "
-                                          "until read -t 0.2 line; do :; done; exit 5"}),
-                    33, 111);
+  // Not bash: it forgets a SIGWINCH that arrives while its trap for the one before still runs.
+  const std::string program =
+      "import os, signal, sys\n"
+      "def tell(word): os.write(1, (word + ' %d %d\\n' % os.get_terminal_size()[::-1]).encode())\n"
+      "signal.signal(signal.SIGWINCH, lambda *_: tell('now'))\n"
+      "os.write(1, (os.ttyname(0) + '\\n').encode())\n"
+      "tell('first')\n"
+      "os.write(1, os.environ['TERM'].encode())\n"
+      "sys.stdin.readline()\n"
+      "sys.exit(5)\n";
+  Terminal terminal(on_terminal(sandbox, {"python3", "-c", program}), 33, 111);
   EXPECT_TRUE(terminal.shows("/dev/pts/")) << terminal.screen();
-  EXPECT_TRUE(terminal.shows("first 33 111 xterm")) << terminal.screen();
+  EXPECT_TRUE(terminal.shows("first 33 111\r\nxterm")) << terminal.screen();
   terminal.resize(50, 99);
   EXPECT_TRUE(terminal.shows("now 50 99")) << terminal.screen();
   terminal.resize(24, 80);
