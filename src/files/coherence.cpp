@@ -114,6 +114,11 @@ bool Coherence::take_name(const Node& folder, const std::string& name) {
   return true;
 }
 
+void Coherence::made(const Node& folder, const std::string& name) {
+  take_name(folder, name);
+  entries_.erase({folder.id, name});
+}
+
 void Coherence::left(Node& folder, const std::string& name) {
   if (folder.watch >= 0 && !remember_name(folder, name)) drop_entry(folder, name);
 }

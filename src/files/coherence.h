@@ -56,6 +56,10 @@ class Coherence {
   std::chrono::milliseconds attribute_lifetime(Node& node, const struct statx& status);
   // The guest may have cached the folder's entries now.
   void listed(Node& folder) { folder.listed = cover(folder); }
+  // The guest has made or moved a file to this place: whatever it was told of the name before is over. (Its kernel
+  // holds the folder's lock meanwhile, so no look-up or listing is on its way. Were the name invalidated, the guest
+  // would lose what it has cached below it, and a process its working directory.)
+  void made(const Node& folder, const std::string& name);
   // Names that are missing may be cached: guest kernels from 7.45 on (Linux 6.18) do not take their invalidation.
   void allow_missing(bool allowed) { missing_allowed_ = allowed; }
   // The guest was told that the file which it knew under this name is elsewhere, too.

@@ -128,11 +128,17 @@ TEST_F(CoherenceTest, AFolderThatStaysInItsPlaceIsNeverDropped) {
 }
 
 TEST_F(CoherenceTest, TheGuestsOwnNamesAreNotTakenForTheHosts) {
-  client_.lookup(root_, "f");
+  for (const auto* name : {"f", "d", "h", "symlink"}) client_.lookup(root_, name);  // as missing
   const auto created = client_.create(root_, "f");
   const auto made = client_.mkdir(root_, "d").node();
+  client_.lookup(made, "g");
   EXPECT_EQ(client_.rename(root_, "f", made, "g").error, 0);
-  for (const auto& each : notifications()) EXPECT_NE(each.name, "d");
+  client_.mknod(root_, "h", S_IFREG | 0644);
+  client_.ask(FUSE_SYMLINK, root_, name_of("symlink") + name_of("target"));
+  for (const auto& each : notifications()) {
+    if (each.code != FUSE_NOTIFY_INVAL_ENTRY) continue;
+    EXPECT_EQ(each.name[0], '\1') << each.name;
+  }
   const auto node = created.node();
   client_.getattr(node);
   fuse_setattr_in in{};

@@ -125,6 +125,7 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   // Its mode may not let us open it again.
   files_.created((*node)->id, std::move(*fd), static_cast<int>(in.flags & O_ACCMODE),
                  (status->stx_mode & S_IWUSR) != 0);
+  coherence_.made(*parent->node, name);
   add_entry(reply, parent->node, **node, *status);
   reply.add(fuse_open_out{0, FOPEN_KEEP_CACHE, 0});
   return 0;

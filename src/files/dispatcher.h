@@ -89,6 +89,8 @@ class Dispatcher {
   // Looks at `name` in the folder, makes its node and counts a look-up; `status` is then what the guest is told.
   Outcome<Node*> adopt_child(const Target& parent, const std::string& name, struct statx& status);
   int reply_with_entry(const Target& parent, const std::string& name, Reply& reply);
+  // The same for what the guest has just made there.
+  int reply_with_new(const Target& parent, const std::string& name, Reply& reply);
   int reply_with_missing(Node& parent, const std::string& name, Reply& reply);
   int lookup_workspace(std::string_view name, Reply& reply);
   fuse_attr synthetic_attributes() const;

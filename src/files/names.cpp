@@ -65,6 +65,11 @@ int Dispatcher::reply_with_entry(const Target& parent, const std::string& name, 
   return 0;
 }
 
+int Dispatcher::reply_with_new(const Target& parent, const std::string& name, Reply& reply) {
+  coherence_.made(*parent.node, name);
+  return reply_with_entry(parent, name, reply);
+}
+
 int Dispatcher::reply_with_missing(Node& parent, const std::string& name, Reply& reply) {
   const auto lifetime = coherence_.missing_lifetime(parent, name);
   if (lifetime == std::chrono::milliseconds(0)) return ENOENT;
@@ -112,7 +117,7 @@ int Dispatcher::op_symlink(const Request& request, Reply& reply) {
   if (!parent) return parent.error();
   // The text is data to us: nothing here ever follows it.
   if (::symlinkat(std::string(text).c_str(), parent->get(), std::string(name).c_str()) != 0) return errno;
-  return reply_with_entry(*parent, std::string(name), reply);
+  return reply_with_new(*parent, std::string(name), reply);
 }
 
 int Dispatcher::op_mknod(const Request& request, Reply& reply) {
@@ -127,7 +132,7 @@ int Dispatcher::op_mknod(const Request& request, Reply& reply) {
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
   if (::mknodat(parent->get(), name->c_str(), type | (in.mode & 0777U), 0) != 0) return errno;
-  return reply_with_entry(*parent, *name, reply);
+  return reply_with_new(*parent, *name, reply);
 }
 
 int Dispatcher::op_mkdir(const Request& request, Reply& reply) {
@@ -139,7 +144,7 @@ int Dispatcher::op_mkdir(const Request& request, Reply& reply) {
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
   if (::mkdirat(parent->get(), name->c_str(), in.mode & 01777U) != 0) return errno;
-  return reply_with_entry(*parent, *name, reply);
+  return reply_with_new(*parent, *name, reply);
 }
 
 int Dispatcher::op_unlink(const Request& request, Reply&) {
@@ -197,8 +202,10 @@ int Dispatcher::rename_entry(const Request& request, NodeId new_parent, std::uin
   if (::renameat2(from->get(), old_name.c_str(), to->get(), new_name->c_str(), flags) != 0) return errno;
   if (moved == replaced) return 0;  // two links of one file: rename(2) does nothing
   nodes_.moved(moved, *to->node, *new_name);
+  coherence_.made(*to->node, *new_name);
   if (flags == RENAME_EXCHANGE) {
     nodes_.moved(replaced, *from->node, old_name);
+    coherence_.made(*from->node, old_name);
   } else {
     nodes_.lost_name(replaced, *to->node, *new_name);
   }
@@ -222,7 +229,7 @@ int Dispatcher::op_link(const Request& request, Reply& reply) {
       0) {
     return errno;
   }
-  return reply_with_entry(*parent, *name, reply);
+  return reply_with_new(*parent, *name, reply);
 }
 
 }  // namespace sbx::files

@@ -29,7 +29,7 @@ constexpr std::size_t kNotifyBacklog = 256U << 10U;
 // Messages from here on are put into a string of their own, which a job may keep.
 constexpr std::size_t kLarge = 32U << 10U;
 // How long changes on the host are gathered. A guest that starts a command need not wait: see the barrier.
-constexpr std::chrono::milliseconds kGather{3};
+constexpr std::chrono::milliseconds kGather{10};
 
 class Session {
  public:

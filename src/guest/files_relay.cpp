@@ -108,6 +108,18 @@ bool resynchronise(Port& port, Nonce& nonce) {
   }
 }
 
+// The errno that the file server would answer this request with, whatever the file: asking it is saved, and it is asked
+// often (a program that opens a file as a stream asks whether it is a terminal, the kernel asks for the capabilities of
+// what is written or executed, ls for access lists). 0: the request is the server's.
+int refusal(std::string_view request) {
+  fuse_in_header header;
+  if (request.size() < sizeof header) return 0;
+  std::memcpy(&header, request.data(), sizeof header);
+  if (header.opcode == FUSE_IOCTL) return ENOSYS;
+  if (header.opcode != FUSE_GETXATTR || request.size() < sizeof header + sizeof(fuse_getxattr_in)) return 0;
+  return request.substr(sizeof header + sizeof(fuse_getxattr_in)).starts_with("user.") ? 0 : EOPNOTSUPP;
+}
+
 class Relay {
  public:
   Relay(Port port, Nonce nonce, UniqueFd fuse, RelayCounter counter)
@@ -134,8 +146,20 @@ class Relay {
       const ssize_t size = ::read(fuse_.get(), message.data(), message.size());
       if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;  // ENOENT: request withdrawn
       if (size <= 0) finish();                                                           // ENODEV: unmounted
+      if (const int error = refusal({message.data(), static_cast<std::size_t>(size)})) {
+        refuse(message.data(), error);
+        continue;
+      }
       if (!port_.write(message.data(), static_cast<std::size_t>(size))) finish();
     }
+  }
+
+  // The kernel does not mind that the answer comes at once, from the same thread.
+  void refuse(const char* request, int error) {
+    fuse_in_header asked;
+    std::memcpy(&asked, request, sizeof asked);
+    const fuse_out_header answer{sizeof answer, -error, asked.unique};
+    deliver({reinterpret_cast<const char*>(&answer), sizeof answer});
   }
 
   void from_host() {

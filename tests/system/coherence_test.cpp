@@ -191,6 +191,20 @@ print(rounds)
   EXPECT_GT(std::atoi(reader.out.c_str()), 1) << reader.out;
 }
 
+// What the guest knew to be missing and then made itself is not news from the host.
+TEST_F(Coherence, AFolderThatTheSandboxMakesStaysTheWorkingDirectory) {
+  Outcome worker;
+  std::jthread running([&] {
+    worker = sandbox->shell(
+        "stat made 2>/dev/null; mkdir made; cd made; touch working; until [ -e go ]; do sleep 0.1; done; /bin/pwd");
+  });
+  ASSERT_TRUE(eventually([&] { return fs::exists(host("made/working")); }, 60));
+  EXPECT_EQ(sandbox->shell("ls made").out, "working\n");  // it starts after all notifications so far
+  write_host(host("made/go"), "");
+  running.join();
+  EXPECT_EQ(worker.out, host("made").string() + "\n") << worker.err;
+}
+
 TEST_F(Coherence, ACommandThatWaitsForAHostEditGetsIt) {
   write_host(host("log"), "one\n");
   Outcome follower;
