@@ -1,19 +1,17 @@
 #include "files/lockdown.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <sched.h>
-#include <seccomp.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <memory>
+
+#include "base/lockdown.h"
 
 namespace sbx::files {
 namespace {
@@ -22,13 +20,6 @@ namespace {
 constexpr std::uint64_t kLandlockTruncate = 1U << 14U;
 // ABI 2 is the first that allows renames between folders at all.
 constexpr long kOldestLandlock = 2;
-
-Result<void> drop_capabilities() {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> none{};
-  if (::syscall(SYS_capset, &header, none.data()) != 0) return fail_errno("dropping capabilities", errno);
-  return {};
-}
 
 Result<void> confine_paths(const std::vector<Workspace>& workspaces) {
   const long abi = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -60,122 +51,39 @@ Result<void> confine_paths(const std::vector<Workspace>& workspaces) {
   return {};
 }
 
-// The C library's and the event loop's needs.
-constexpr std::array kRuntime{SCMP_SYS(brk),
-                              SCMP_SYS(mmap),
-                              SCMP_SYS(munmap),
-                              SCMP_SYS(mremap),
-                              SCMP_SYS(madvise),
-                              SCMP_SYS(mprotect),
-                              SCMP_SYS(futex),
-                              SCMP_SYS(exit),
-                              SCMP_SYS(exit_group),
-                              SCMP_SYS(rt_sigreturn),
-                              SCMP_SYS(rt_sigaction),
-                              SCMP_SYS(rt_sigprocmask),
-                              SCMP_SYS(sigaltstack),
-                              SCMP_SYS(clock_gettime),
-                              SCMP_SYS(clock_nanosleep),
-                              SCMP_SYS(restart_syscall),
-                              SCMP_SYS(getpid),
-                              SCMP_SYS(gettid),
-                              SCMP_SYS(tgkill),
-                              SCMP_SYS(getrandom),
-                              SCMP_SYS(sched_yield),
-                              SCMP_SYS(epoll_create1),
-                              SCMP_SYS(epoll_ctl),
-                              SCMP_SYS(epoll_wait),
-                              SCMP_SYS(epoll_pwait),
-                              SCMP_SYS(eventfd2),
-                              SCMP_SYS(timerfd_create),
-                              SCMP_SYS(timerfd_settime),
-                              SCMP_SYS(poll),
-                              SCMP_SYS(ppoll),
-                              SCMP_SYS(fcntl),
-                              SCMP_SYS(rseq),
-                              SCMP_SYS(getuid),
-                              SCMP_SYS(geteuid),
-                              SCMP_SYS(getgid),
-                              SCMP_SYS(getegid),
-                              SCMP_SYS(set_robust_list),
-                              SCMP_SYS(sched_getaffinity)};
-
-constexpr std::array kFiles{SCMP_SYS(read),
-                            SCMP_SYS(readv),
-                            SCMP_SYS(write),
-                            SCMP_SYS(writev),
-                            SCMP_SYS(pread64),
-                            SCMP_SYS(pwrite64),
-                            SCMP_SYS(pwritev2),
-                            SCMP_SYS(open),
-                            SCMP_SYS(openat),
-                            SCMP_SYS(openat2),
-                            SCMP_SYS(close),
-                            SCMP_SYS(statx),
-                            SCMP_SYS(newfstatat),
-                            SCMP_SYS(fstat),
-                            SCMP_SYS(fstatfs),
-                            SCMP_SYS(readlink),
-                            SCMP_SYS(readlinkat),
-                            SCMP_SYS(getdents64),
-                            SCMP_SYS(lseek),
-                            SCMP_SYS(mkdirat),
-                            SCMP_SYS(symlinkat),
-                            SCMP_SYS(linkat),
-                            SCMP_SYS(unlinkat),
-                            SCMP_SYS(renameat),
-                            SCMP_SYS(renameat2),
-                            SCMP_SYS(truncate),
-                            SCMP_SYS(ftruncate),
-                            SCMP_SYS(fallocate),
-                            SCMP_SYS(utimensat),
-                            SCMP_SYS(fsync),
-                            SCMP_SYS(fdatasync),
-                            SCMP_SYS(getxattr),
-                            SCMP_SYS(setxattr),
-                            SCMP_SYS(listxattr),
-                            SCMP_SYS(removexattr),
-                            SCMP_SYS(copy_file_range),
-                            SCMP_SYS(preadv2),
-                            SCMP_SYS(inotify_add_watch),
-                            SCMP_SYS(inotify_rm_watch)};
-
-struct ReleaseFilter {
-  void operator()(void* filter) const { seccomp_release(filter); }
-};
+constexpr std::array kFiles{
+    SCMP_SYS(pread64),         SCMP_SYS(pwrite64),        SCMP_SYS(pwritev2),  SCMP_SYS(open),
+    SCMP_SYS(openat),          SCMP_SYS(openat2),         SCMP_SYS(statx),     SCMP_SYS(newfstatat),
+    SCMP_SYS(fstat),           SCMP_SYS(fstatfs),         SCMP_SYS(readlink),  SCMP_SYS(readlinkat),
+    SCMP_SYS(getdents64),      SCMP_SYS(mkdirat),         SCMP_SYS(symlinkat), SCMP_SYS(linkat),
+    SCMP_SYS(unlinkat),        SCMP_SYS(renameat),        SCMP_SYS(renameat2), SCMP_SYS(truncate),
+    SCMP_SYS(ftruncate),       SCMP_SYS(fallocate),       SCMP_SYS(utimensat), SCMP_SYS(fsync),
+    SCMP_SYS(fdatasync),       SCMP_SYS(getxattr),        SCMP_SYS(setxattr),  SCMP_SYS(listxattr),
+    SCMP_SYS(removexattr),     SCMP_SYS(copy_file_range), SCMP_SYS(preadv2),   SCMP_SYS(inotify_add_watch),
+    SCMP_SYS(inotify_rm_watch)};
 
 Result<void> confine_system_calls() {
-  std::unique_ptr<void, ReleaseFilter> filter(seccomp_init(SCMP_ACT_ERRNO(EPERM)));
-  if (filter == nullptr) return fail(ErrorCode::kInternal, "seccomp_init failed");
-  int error = 0;
-  const auto allow = [&](int call) {
-    if (error == 0) error = seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, call, 0, nullptr);
-  };
-  const auto allow_if = [&](int call, scmp_arg_cmp condition) {
-    if (error == 0) error = seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, call, 1, &condition);
-  };
-  for (const int call : kRuntime) allow(call);
-  for (const int call : kFiles) allow(call);
-  allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+  SystemCallFilter filter;
+  filter.allow(kEventLoopCalls);
+  filter.allow(kThreadCalls);
+  filter.allow(kFiles);
+  filter.allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
   // Threads, never processes. The flags of clone3(2) are out of a filter's sight; the C library then takes clone(2).
-  allow_if(SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
-  if (error == 0) error = seccomp_rule_add_array(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0, nullptr);
+  filter.allow_if(SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
+  filter.refuse(SCMP_SYS(clone3), ENOSYS);
   // Never a device node, never a setuid bit.
   for (const auto type : {S_IFREG, S_IFIFO, S_IFSOCK}) {
-    allow_if(SCMP_SYS(mknodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | S_ISUID, static_cast<scmp_datum_t>(type)));
+    filter.allow_if(SCMP_SYS(mknodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | S_ISUID, static_cast<scmp_datum_t>(type)));
   }
-  allow_if(SCMP_SYS(chmod), SCMP_A1(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
-  allow_if(SCMP_SYS(fchmodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
-  if (error == 0) error = seccomp_load(filter.get());
-  if (error != 0) return fail_errno("loading the system call filter", -error);
-  return {};
+  filter.allow_if(SCMP_SYS(chmod), SCMP_A1(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
+  filter.allow_if(SCMP_SYS(fchmodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
+  return filter.load();
 }
 
 }  // namespace
 
 Result<void> lock_down(const std::vector<Workspace>& workspaces) {
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_errno("prctl(PR_SET_NO_NEW_PRIVS)", errno);
-  SBX_CHECK(drop_capabilities(), "locking down");
+  SBX_CHECK(give_up_privileges(), "locking down");
   SBX_CHECK(confine_paths(workspaces), "locking down");
   return confine_system_calls();
 }
