@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "cli/copy_placement.h"
 #include "cli/table.h"
 #include "cli/units.h"
 
@@ -45,6 +46,36 @@ TEST(Environment, PrefersValuesOverTheHost) {
 
 TEST(Table, AlignsColumnsWithoutTrailingBlanks) {
   EXPECT_EQ(format_table({{"A", "LONG", "C"}, {"value", "x", ""}}), "A       LONG   C\nvalue   x\n");
+}
+
+std::string placed(const std::string& destination, Found found, const CopySource& source) {
+  const auto place = place_copy(destination, found, source);
+  if (!place) return std::string(to_string(place.error().code));
+  return place->folder + " [" + place->name + "]" + (place->folder_only ? " folder" : "");
+}
+
+TEST(CopyPlacement, IsDockers) {
+  const CopySource file{"src", false, false};
+  const CopySource folder{"src", false, true};
+  const CopySource contents{"src", true, true};
+  const CopySource unknown{"src", false, std::nullopt};
+  const CopySource unknown_contents{"src", true, std::nullopt};
+  EXPECT_EQ(placed("/a/b", Found::kFolder, file), "/a/b [src]");
+  EXPECT_EQ(placed("/a/b/", Found::kFolder, folder), "/a/b [src]");
+  EXPECT_EQ(placed("/a/b", Found::kFolder, contents), "/a/b []");
+  EXPECT_EQ(placed("/", Found::kFolder, contents), "/ []");
+  EXPECT_EQ(placed("/a/b", Found::kNothing, file), "/a [b]");
+  EXPECT_EQ(placed("/a/b/", Found::kNothing, folder), "/a [b]");
+  EXPECT_EQ(placed("/a/b", Found::kNothing, contents), "/a [b] folder");
+  EXPECT_EQ(placed("/b", Found::kNothing, unknown), "/ [b]");
+  EXPECT_EQ(placed("/a/b/", Found::kNothing, unknown), "/a [b] folder");
+  EXPECT_EQ(placed("/a/b/", Found::kNothing, file), "not_found");
+  EXPECT_EQ(placed("/a/b", Found::kOther, file), "/a [b]");
+  EXPECT_EQ(placed("/a/b", Found::kOther, unknown), "/a [b]");
+  EXPECT_EQ(placed("/a/b/", Found::kOther, unknown), "conflict");
+  EXPECT_EQ(placed("/a/b", Found::kOther, folder), "conflict");
+  EXPECT_EQ(placed("/a/b", Found::kOther, unknown_contents), "conflict");
+  EXPECT_EQ(placed("/a/b", Found::kNoParent, file), "not_found");
 }
 
 }  // namespace

@@ -138,9 +138,9 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto sides = std::make_shared<std::pair<std::string, std::string>>();
   auto follow = std::make_shared<bool>(false);
   auto* copy_command = app.add_subcommand("cp", "copy files between a sandbox and the host");
-  copy_command->add_option("SRC", sides->first, "PATH or SANDBOX:PATH")->required();
-  copy_command->add_option("DST", sides->second, "PATH or SANDBOX:PATH")->required();
-  copy_command->add_flag("-L,--follow-link", *follow, "copy what links point to");
+  copy_command->add_option("SRC", sides->first, "PATH or SANDBOX:PATH; - is a tar archive on stdin")->required();
+  copy_command->add_option("DST", sides->second, "PATH or SANDBOX:PATH; - is a tar archive on stdout")->required();
+  copy_command->add_flag("-L,--follow-link", *follow, "copy what SRC points to, if it is a link");
   on(copy_command,
      [sides, follow](const ApiClient& client) { return copy(client, sides->first, sides->second, *follow); });
 

@@ -1,19 +1,22 @@
-// `sbx cp`: a tar stream through an exec of tar in the guest. Packing and unpacking on the host is libarchive's work;
-// what comes from the guest is hostile: no name leaves the destination, no link is followed, no device is made.
-#include <archive.h>
-#include <archive_entry.h>
+// `sbx cp`: a tar stream through an exec of tar in the guest. What comes from the guest is hostile, its error messages
+// too: the stream is read by sbx-unpack in a jail that holds the destination folder (src/archive), and text is escaped.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 #include <thread>
 
+#include "archive/pack.h"
 #include "base/file.h"
 #include "cli/attach.h"
 #include "cli/commands.h"
+#include "cli/copy_placement.h"
+#include "vm/jail.h"
 
 namespace sbx::cli {
 
@@ -21,6 +24,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
+
+constexpr std::size_t kMostText = 4096;
 
 struct Side {
   std::string sandbox;  // "": the host
@@ -33,13 +38,6 @@ Side parse_side(const std::string& text) {
   return {text.substr(0, colon), text.substr(colon + 1)};
 }
 
-using ArchivePtr = std::unique_ptr<archive, int (*)(archive*)>;
-
-std::unexpected<Error> fail_archive(archive* handle, const std::string& what) {
-  const char* text = archive_error_string(handle);
-  return fail(ErrorCode::kInternal, what + ": " + (text != nullptr ? text : "unknown error"));
-}
-
 struct Pipe {
   UniqueFd read, write;
 };
@@ -49,192 +47,241 @@ Result<Pipe> make_pipe() {
   return Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
 }
 
-// The tree at `source` as tar, its root called `name`, everything owned by root.
-Result<void> pack(const fs::path& source, const std::string& name, bool follow_links, int output) {
-  const ArchivePtr tar(archive_write_new(), archive_write_free);
-  const ArchivePtr disk(archive_read_disk_new(), archive_read_free);
-  archive_write_set_format_pax_restricted(tar.get());
-  archive_write_set_bytes_in_last_block(tar.get(), 1);
-  if (archive_write_open_fd(tar.get(), output) != ARCHIVE_OK) return fail_archive(tar.get(), "packing");
-  if (follow_links)
-    archive_read_disk_set_symlink_hybrid(disk.get());
-  else
-    archive_read_disk_set_symlink_physical(disk.get());
-  if (archive_read_disk_open(disk.get(), source.c_str()) != ARCHIVE_OK)
-    return fail_archive(disk.get(), "reading " + source.native());
-  for (;;) {
-    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
-    const int code = archive_read_next_header2(disk.get(), entry.get());
-    if (code == ARCHIVE_EOF) break;
-    if (code < ARCHIVE_WARN) return fail_archive(disk.get(), "reading " + source.native());
-    archive_read_disk_descend(disk.get());
-    if (archive_entry_filetype(entry.get()) == AE_IFSOCK) continue;
-    const std::string path = archive_entry_pathname(entry.get());
-    archive_entry_set_pathname(entry.get(), (name + path.substr(source.native().size())).c_str());
-    archive_entry_set_uid(entry.get(), 0);
-    archive_entry_set_gid(entry.get(), 0);
-    archive_entry_set_uname(entry.get(), "root");
-    archive_entry_set_gname(entry.get(), "root");
-    if (archive_write_header(tar.get(), entry.get()) < ARCHIVE_WARN) return fail_archive(tar.get(), "packing " + path);
-    if (archive_entry_filetype(entry.get()) != AE_IFREG || archive_entry_size(entry.get()) == 0) continue;
-    const auto file = SBX_TRY(open_file(archive_entry_sourcepath(entry.get()), O_RDONLY), "reading " + path);
-    char buffer[65536];
-    for (ssize_t got = 0; (got = ::read(file.get(), buffer, sizeof buffer)) > 0;) {
-      if (archive_write_data(tar.get(), buffer, static_cast<std::size_t>(got)) < 0)
-        return fail_archive(tar.get(), "packing " + path);
-    }
-  }
-  if (archive_write_close(tar.get()) != ARCHIVE_OK) return fail_archive(tar.get(), "packing");
-  return {};
-}
-
-// `path` with its first component (which must be `root`) replaced; kDenied if it would lead anywhere else.
-Result<fs::path> rebase(const std::string& path, const std::string& root, const std::string& name) {
-  const fs::path given(path);
-  fs::path result(name);
-  bool first = true;
-  for (const auto& part : given) {
-    if (part == ".." || part.has_root_directory())
-      return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
-    if (first && root != "." && part != root)
-      return fail(ErrorCode::kDenied, "refused: the sandbox sent the path " + path);
-    if (!(first && root != ".") && !part.empty() && part != ".") result /= part;
-    first = false;
+// Names and messages from the guest, fit for a terminal.
+std::string printable(std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte == '\n' || (byte >= ' ' && byte < 0x7f))
+      result += c;
+    else
+      result += std::string("\\x") + kHex[byte >> 4U] + kHex[byte & 15U];
   }
   return result;
 }
 
-// Unpacks below the current folder.
-Result<void> unpack(int input, const std::string& root, const std::string& name) {
-  const ArchivePtr tar(archive_read_new(), archive_read_free);
-  const ArchivePtr disk(archive_write_disk_new(), archive_write_free);
-  archive_read_support_format_tar(tar.get());
-  archive_write_disk_set_options(disk.get(), ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
-                                                 ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
-                                                 ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK);
-  if (archive_read_open_fd(tar.get(), input, 65536) != ARCHIVE_OK) return fail_archive(tar.get(), "unpacking");
-  for (;;) {
-    archive_entry* entry = nullptr;
-    const int code = archive_read_next_header(tar.get(), &entry);
-    if (code == ARCHIVE_EOF) break;
-    if (code < ARCHIVE_WARN) return fail_archive(tar.get(), "unpacking");
-    const auto path = SBX_TRY(rebase(archive_entry_pathname(entry), root, name), "unpacking");
-    archive_entry_set_pathname(entry, path.c_str());
-    if (const char* target = archive_entry_hardlink(entry); target != nullptr) {
-      const auto rebased = SBX_TRY(rebase(target, root, name), "unpacking");
-      archive_entry_set_hardlink(entry, rebased.c_str());
-    } else if (const char* link = archive_entry_symlink(entry); link != nullptr) {
-      const fs::path resolved = (path.parent_path() / link).lexically_normal();
-      if (*link != '/' && (resolved.empty() || *resolved.begin() == "..")) {
-        return fail(ErrorCode::kDenied,
-                    "refused: the link " + path.native() + " -> " + link + " leaves the destination");
-      }
-    } else if (const auto type = archive_entry_filetype(entry); type != AE_IFREG && type != AE_IFDIR) {
-      std::cerr << "skipping " << path.native() << ": neither file, folder nor link\n";
-      continue;
-    }
-    archive_entry_set_mode(entry, archive_entry_mode(entry) & ~static_cast<unsigned>(S_ISUID | S_ISGID));
-    if (archive_write_header(disk.get(), entry) < ARCHIVE_WARN)
-      return fail_archive(disk.get(), "writing " + path.native());
-    const void* data = nullptr;
-    std::size_t size = 0;
-    la_int64_t offset = 0;
-    for (int got = 0; (got = archive_read_data_block(tar.get(), &data, &size, &offset)) != ARCHIVE_EOF;) {
-      if (got < ARCHIVE_WARN) return fail_archive(tar.get(), "unpacking " + path.native());
-      if (archive_write_data_block(disk.get(), data, size, offset) < ARCHIVE_WARN)
-        return fail_archive(disk.get(), "writing " + path.native());
-    }
-    if (archive_write_finish_entry(disk.get()) < ARCHIVE_WARN)
-      return fail_archive(disk.get(), "writing " + path.native());
-  }
-  return {};
-}
-
 struct GuestRun {
   int status = 0;
-  std::string error;
+  std::string output;  // what was not sent to a descriptor
+  std::string error;   // printable
 };
 
 Result<GuestRun> run_as_root(const ApiClient& client, const std::string& sandbox, const std::vector<std::string>& argv,
-                             int input, int output) {
+                             int input = -1, int output = -1) {
   GuestRun run;
   AttachOptions options;
   options.command = {{"argv", argv}, {"user", "root"}, {"cwd", "/"}};
   options.stdin_fd = input;
   options.sink = [&](int stream, std::string_view data) -> Result<void> {
     if (stream == 1 && output >= 0) return write_all(output, data);
-    if (stream == 2 && run.error.size() < 4096) run.error += data;
+    auto& text = stream == 1 ? run.output : run.error;
+    text += data.substr(0, kMostText - std::min(kMostText, text.size()));
     return {};
   };
   run.status = SBX_TRY(attach(client, sandbox, std::move(options)), "running tar in the sandbox");
+  run.error = printable(run.error);
+  while (run.error.ends_with('\n')) run.error.pop_back();
   return run;
 }
 
-Result<int> copy_in(const ApiClient& client, const fs::path& host, const Side& guest, bool follow_links) {
-  const bool contents = host.filename() == ".";
-  std::error_code error;
-  const fs::path source = fs::absolute(contents                  ? host.parent_path()
-                                       : host.filename().empty() ? host.parent_path()
-                                                                 : host)
-                              .lexically_normal();
-  if (!fs::exists(fs::symlink_status(source, error)))
-    return fail(ErrorCode::kNotFound, source.native() + " does not exist");
-  // An existing folder takes the source in; anything else is its new name.
-  const auto probe =
-      SBX_TRY(run_as_root(client, guest.sandbox, {"test", "-d", guest.path}, -1, -1), "looking at the destination");
-  const fs::path target = fs::path(guest.path).lexically_normal();
-  fs::path folder = target;
-  std::string name = contents ? "." : source.filename().native();
-  if (probe.status != 0) {
-    const fs::path trimmed = target.filename().empty() ? target.parent_path() : target;
-    folder = trimmed.parent_path();
-    name = trimmed.filename();
+Result<Found> look_at_guest(const ApiClient& client, const Side& guest) {
+  const std::string bare = without_trailing_slash(guest.path);
+  static const std::string kScript =
+      R"(if [ -d "$1" ]; then exit 10; elif [ -e "$1" ] || [ -L "$1" ]; then exit 11; elif [ -d "$2" ]; then exit 12; fi; exit 13)";
+  const auto run = SBX_TRY(
+      run_as_root(client, guest.sandbox, {"sh", "-c", kScript, "sh", bare, fs::path(bare).parent_path().native()}),
+      "looking at the destination");
+  switch (run.status) {
+    case 10:
+      return Found::kFolder;
+    case 11:
+      return Found::kOther;
+    case 12:
+      return Found::kNothing;
+    case 13:
+      return Found::kNoParent;
+    default:
+      return fail(ErrorCode::kInternal, "cannot look at " + guest.path + " in the sandbox: " + run.error);
   }
-  auto pipe = SBX_TRY(make_pipe(), "copying");
-  Result<void> packed;
-  std::thread packer([&] {
-    packed = pack(source, name, follow_links, pipe.write.get());
-    pipe.write.reset();
-  });
-  auto run = run_as_root(client, guest.sandbox, {"tar", "-C", folder.native(), "-xpf", "-"}, pipe.read.get(), -1);
-  pipe.read.reset();
-  packer.join();
-  if (!run) return std::unexpected(run.error());
-  if (run->status != 0) return fail(ErrorCode::kInternal, "tar extract failed: " + run->error);
-  SBX_CHECK(std::move(packed), "copying");
+}
+
+Found look_at_host(const std::string& path) {
+  struct stat status {};
+  const std::string bare = without_trailing_slash(path);
+  if (::stat(bare.c_str(), &status) == 0) return S_ISDIR(status.st_mode) ? Found::kFolder : Found::kOther;
+  if (::lstat(bare.c_str(), &status) == 0) return Found::kOther;
+  std::error_code error;
+  return fs::is_directory(fs::path(bare).parent_path(), error) ? Found::kNothing : Found::kNoParent;
+}
+
+std::string absolute_path(const std::string& path) {
+  return path.starts_with('/') ? path : fs::current_path().native() + "/" + path;
+}
+
+// Owned by root; in a workspace by whom everything there is, which nobody could change.
+Result<void> extract_in_guest(const ApiClient& client, const std::string& sandbox, const std::string& folder,
+                              int input) {
+  const auto run =
+      SBX_TRY(run_as_root(client, sandbox,
+                          {"tar", "-C", folder, "--no-same-owner", "--warning=no-unknown-keyword", "-xpf", "-"}, input),
+              "copying");
+  if (run.status != 0) return fail(ErrorCode::kInternal, "tar extract failed: " + run.error);
+  return {};
+}
+
+Result<int> stream_in(const ApiClient& client, const Side& guest) {
+  if (::isatty(0) != 0) return fail(ErrorCode::kInvalid, "stdin is a terminal; pipe a tar archive into it");
+  if (SBX_TRY(look_at_guest(client, guest), "looking at the destination") != Found::kFolder)
+    return fail(ErrorCode::kNotFound, guest.path + " is not a folder of the sandbox; an archive is unpacked into one");
+  SBX_CHECK(extract_in_guest(client, guest.sandbox, guest.path, 0), "copying");
   return 0;
 }
 
-Result<int> copy_out(const ApiClient& client, const Side& guest, const fs::path& host, bool follow_links) {
-  const bool contents = guest.path.ends_with("/.");
-  const fs::path source =
-      fs::path(contents ? guest.path.substr(0, guest.path.size() - 1) : guest.path).lexically_normal();
-  const fs::path trimmed = source.filename().empty() ? source.parent_path() : source;
+Result<int> copy_in(const ApiClient& client, const std::string& host, const Side& guest, bool follow_links) {
+  archive::PackOptions options;
+  CopySource source;
+  source.contents = host == "." || host.ends_with("/.");
+  options.source = without_trailing_slash(absolute_path(host));
+  options.follow_link = follow_links || source.contents || host.ends_with('/');
   std::error_code error;
-  const fs::path target = fs::absolute(host).lexically_normal();
-  const fs::path bare = target.filename().empty() || target.filename() == "." ? target.parent_path() : target;
-  const bool into = fs::is_directory(bare, error);
-  const std::string root = contents ? "." : trimmed.filename().native();
-  const std::string name = contents ? (into ? "." : bare.filename().native()) : into ? root : bare.filename().native();
-  const fs::path folder = into ? bare : bare.parent_path();
-  if (::chdir(folder.c_str()) != 0) return fail_errno("entering " + folder.native(), errno);
+  const auto status =
+      options.follow_link ? fs::status(options.source, error) : fs::symlink_status(options.source, error);
+  if (!fs::exists(status)) return fail(ErrorCode::kNotFound, options.source.native() + " does not exist");
+  source.is_folder = fs::is_directory(status);
+  if (!*source.is_folder && (source.contents || host.ends_with('/')))
+    return fail(ErrorCode::kInvalid, options.source.native() + " is not a folder");
+  source.name = options.source.lexically_normal().filename();
+  if (source.name.empty()) source.name = fs::canonical(options.source, error).filename();
+  if (source.name.empty()) source.contents = true;  // "/"
+
+  const Found found = SBX_TRY(look_at_guest(client, guest), "looking at the destination");
+  const auto place = SBX_TRY(place_copy(guest.path, found, source), "finding the place");
+  options.name = place.name.empty() ? "." : place.name;
+  options.leave_out_root = place.name.empty();
   auto pipe = SBX_TRY(make_pipe(), "copying");
-  Result<void> unpacked;
-  std::thread unpacker([&] {
-    unpacked = unpack(pipe.read.get(), root, name);
-    pipe.read.reset();  // a refusal ends the sender
+  Result<archive::Packed> packed;
+  std::thread packer([&] {
+    packed = archive::pack(options, pipe.write.get());
+    pipe.write.reset();
   });
-  std::vector<std::string> argv = {"tar", "-C", contents ? trimmed.native() : trimmed.parent_path().native(), "-cf",
-                                   "-"};
-  if (follow_links) argv.emplace_back("-h");
-  argv.insert(argv.end(), {"--", root});
-  auto run = run_as_root(client, guest.sandbox, argv, -1, pipe.write.get());
-  pipe.write.reset();
-  unpacker.join();
-  if (!unpacked && unpacked.error().code == ErrorCode::kDenied) return std::unexpected(unpacked.error());
+  auto extracted = extract_in_guest(client, guest.sandbox, place.folder, pipe.read.get());
+  pipe.read.reset();
+  packer.join();
+  // A tree that could not be read is why the guest's tar complains, unless the guest's tar is why nobody read on.
+  if (!packed && packed.error().code != ErrorCode::kUnavailable) return std::unexpected(packed.error());
+  SBX_CHECK(std::move(extracted), "copying");
+  if (!packed) return std::unexpected(packed.error());
+  for (const auto& path : packed->left_out)
+    std::cerr << "left out " << printable(path) << ": neither file, folder nor link\n";
+  return 0;
+}
+
+// The command line of the guest's tar for `source`, whatever it is there. GNU's format has names as bytes.
+Result<std::vector<std::string>> tar_in_guest(const ApiClient& client, const Side& guest, bool contents,
+                                              bool follow_link) {
+  std::string path = without_trailing_slash(guest.path);
+  if (follow_link && !contents) {
+    auto run = SBX_TRY(run_as_root(client, guest.sandbox, {"readlink", "-f", "--", path}), "following the link");
+    if (run.output.ends_with('\n')) run.output.pop_back();
+    if (run.status != 0 || !run.output.starts_with('/'))
+      return fail(ErrorCode::kNotFound, path + " leads nowhere in the sandbox");
+    path = run.output;
+  }
+  const fs::path source(path);
+  return std::vector<std::string>{
+      "tar", "-C", contents ? path : source.parent_path().native(), "--format=gnu", "--sparse", "-cf",
+      "-",   "--", contents ? "." : source.filename().native()};
+}
+
+Result<void> copied_from_guest(const Side& guest, const GuestRun& run) {
+  // 1: a file changed while it was read.
+  if (run.status == 1) std::cerr << "WARNING: " << run.error << "\n";
+  if (run.status <= 1) return {};
+  return fail(ErrorCode::kNotFound, "copying " + guest.path + " from the sandbox failed: " + run.error);
+}
+
+Result<int> stream_out(const ApiClient& client, const Side& guest, bool contents, bool follow_link) {
+  if (::isatty(1) != 0) return fail(ErrorCode::kInvalid, "stdout is a terminal; redirect the tar archive to a file");
+  const auto argv = SBX_TRY(tar_in_guest(client, guest, contents, follow_link), "copying");
+  const auto run = SBX_TRY(run_as_root(client, guest.sandbox, argv, -1, 1), "copying");
+  SBX_CHECK(copied_from_guest(guest, run), "copying");
+  return 0;
+}
+
+Result<Subprocess> start_unpacking(const Placement& place, int input, int report) {
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "sbx-unpack";
+  if (::access(program.c_str(), X_OK) != 0)
+    return fail(ErrorCode::kNotFound, program.native() + " is missing; build or install sbx again");
+  vm::JailSpec jail;
+  jail.binds.push_back({program, "/sbx-unpack", vm::BindMode::kReadOnly});
+  jail.binds.push_back({fs::canonical(place.folder), "/destination", vm::BindMode::kReadWrite});
+  jail.argv = {"/sbx-unpack", "/destination", place.name};
+  if (place.folder_only) jail.argv.emplace_back("--folder-only");
+  return vm::jailed(jail).stdin_from(input).stdout_to(report).stderr_to(2).start();
+}
+
+struct Report {
+  std::vector<std::string> notes;
+  std::optional<Error> error;
+  bool empty = false;  // nothing came
+};
+
+// What sbx-unpack says; it may have been taken over by then.
+Report read_report(int input) {
+  std::string text;
+  char piece[4096];
+  for (ssize_t got = 0; (got = ::read(input, piece, sizeof piece)) > 0 || (got < 0 && errno == EINTR);) {
+    if (got > 0) text.append(piece, std::min<std::size_t>(got, 4 * kMostText - std::min(4 * kMostText, text.size())));
+  }
+  Report report;
+  bool ended = false;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string line = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (line.starts_with("note ")) {
+      report.notes.push_back(printable(line.substr(5)));
+    } else if (line.starts_with("done ")) {
+      ended = true;
+      report.empty = line == "done 0";
+    } else if (const auto space = line.find(' ', 6); line.starts_with("error ") && space != std::string::npos) {
+      ended = true;
+      report.error = Error{error_code_from(line.substr(6, space - 6)), printable(line.substr(space + 1)), {}};
+    }
+  }
+  if (!ended) report.error = Error{ErrorCode::kInternal, "unpacking ended early; is there enough memory?", {}};
+  return report;
+}
+
+Result<int> copy_out(const ApiClient& client, const Side& guest, const std::string& host, bool follow_links) {
+  CopySource source;
+  source.contents = guest.path == "/" || guest.path.ends_with("/.");
+  source.name = fs::path(without_trailing_slash(guest.path)).filename();
+  if (source.name == "..") return fail(ErrorCode::kInvalid, "the source may not end in \"..\"");
+  const bool follow = follow_links || guest.path.ends_with('/');
+  if (host == "-") return stream_out(client, guest, source.contents, follow);
+  const std::string target = absolute_path(host);
+  const auto place = SBX_TRY(place_copy(target, look_at_host(target), source), "finding the place");
+  const auto argv = SBX_TRY(tar_in_guest(client, guest, source.contents, follow), "copying");
+  auto tar = SBX_TRY(make_pipe(), "copying");
+  auto report_pipe = SBX_TRY(make_pipe(), "copying");
+  auto child = SBX_TRY(start_unpacking(place, tar.read.get(), report_pipe.write.get()), "starting sbx-unpack");
+  tar.read.reset();
+  report_pipe.write.reset();
+  Report report;
+  std::thread reader([&] { report = read_report(report_pipe.read.get()); });
+  const auto run = run_as_root(client, guest.sandbox, argv, -1, tar.write.get());
+  tar.write.reset();
+  reader.join();
+  (void)child.wait();
+  for (const auto& note : report.notes) std::cerr << note << "\n";
+  // An archive that ends early has its reason on the other side.
+  if (report.error && report.error->code != ErrorCode::kUnavailable) return std::unexpected(*report.error);
   if (!run) return std::unexpected(run.error());
-  if (run->status != 0) return fail(ErrorCode::kNotFound, "copying from the sandbox failed: " + run->error);
-  SBX_CHECK(std::move(unpacked), "copying");
+  SBX_CHECK(copied_from_guest(guest, *run), "copying");
+  if (report.error) return std::unexpected(*report.error);
+  if (report.empty && !source.contents) return fail(ErrorCode::kNotFound, "the sandbox sent nothing");
   return 0;
 }
 
@@ -249,8 +296,8 @@ Result<int> copy(const ApiClient& client, const std::string& source, const std::
   const Side& guest = from.sandbox.empty() ? to : from;
   if (!guest.path.starts_with('/')) return fail(ErrorCode::kInvalid, "container path must be absolute");
   ::signal(SIGPIPE, SIG_IGN);
-  return from.sandbox.empty() ? copy_in(client, from.path, to, follow_links)
-                              : copy_out(client, from, to.path, follow_links);
+  if (!from.sandbox.empty()) return copy_out(client, from, to.path, follow_links);
+  return source == "-" ? stream_in(client, to) : copy_in(client, from.path, to, follow_links);
 }
 
 }  // namespace sbx::cli
