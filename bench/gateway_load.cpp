@@ -155,8 +155,8 @@ void Client::shake() {
   if (rc != 1 && SSL_get_error(ssl_, rc) != SSL_ERROR_WANT_READ) {
     give_up(std::string("TLS handshake: ") + ERR_reason_error_string(ERR_peek_error()));
   }
-  flush();
-  if (rc != 1) return;
+  if (rc != 1) return flush();
+  // The last flight leaves with the request: apart from it a server's tickets would wait for a delayed ACK (Nagle).
   shaken_ = true;
   load_.connected(*this);
 }

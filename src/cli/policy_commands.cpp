@@ -41,7 +41,8 @@ std::string clock_text(const std::string& rfc3339) {
 
 std::string host_and_port(const json& entry) {
   const std::string host = entry.value("host", "");
-  const int port = entry.value("port", 0);
+  // A look-up is for no port; 53 is where it was asked.
+  const int port = entry.value("kind", entry.value("proxy_type", "")) == "dns" ? 0 : entry.value("port", 0);
   const bool v6 = host.find(':') != std::string::npos;
   return (v6 ? "[" + host + "]" : host) + (port == 0 ? "" : ":" + std::to_string(port));
 }

@@ -1,8 +1,14 @@
 // A guest that tries to break its gateway, or to use it for what it must not.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -152,6 +158,88 @@ TEST_F(AttackTest, TheProcessIsConfinedAndHidesItsSecrets) {
     const std::string text((std::istreambuf_iterator<char>(in)), {});
     EXPECT_EQ(text.find("a-value-to-hide"), std::string::npos);
   }
+}
+
+// Another process of the same user, without the rights over its namespace that this one has.
+TEST_F(AttackTest, ItsMemoryIsOutOfReachForOthersOfTheSameUser) {
+  auto gateway = start({rule("allow", {"**"})});
+  const pid_t pid = gateway->pid();
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+    if (::syscall(SYS_capset, &header, none) != 0) ::_exit(100);
+    const auto path = "/proc/" + std::to_string(pid);
+    for (const auto* file : {"/mem", "/maps", "/environ", "/auxv", "/io"}) {
+      char byte = 0;
+      const int fd = ::open((path + file).c_str(), O_RDONLY);
+      if (fd >= 0 && ::read(fd, &byte, 1) == 1) ::_exit(1);
+    }
+    if (::ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0) ::_exit(2);
+    char byte = 0;
+    iovec ours{&byte, 1};
+    iovec theirs{reinterpret_cast<void*>(0x400000), 1};
+    if (::process_vm_readv(pid, &ours, 1, &theirs, 1, 0) >= 0 || errno != EPERM) ::_exit(3);
+    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd >= 0 && ::syscall(SYS_pidfd_getfd, pidfd, 0, 0) >= 0) ::_exit(4);
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "the number of what was possible";
+  std::ifstream limits("/proc/" + std::to_string(pid) + "/limits");
+  std::string core;
+  for (std::string line; std::getline(limits, line);) {
+    if (line.starts_with("Max core file size")) core = line;
+  }
+  EXPECT_NE(core.find(" 0 "), std::string::npos) << core;
+}
+
+// GET / over TLS with an encrypted_client_hello extension that no key of anybody opens, as browsers send it (GREASE,
+// RFC 9849 section 6.2), and by a client that means it. Returns the issuer of the certificate and the answer.
+std::pair<std::string, std::string> ask_with_encrypted_hello(std::uint16_t port, const std::string& name) {
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  static const auto add = [](SSL*, unsigned, const unsigned char** out, std::size_t* size, int*, void*) {
+    // Outer, HKDF-SHA256 with AES-128-GCM, config 7, 32 bytes of key, 64 of payload.
+    static std::string body =
+        std::string("\0\0\1\0\1\7\0\x20", 8) + std::string(32, 'k') + std::string("\0\x40", 2) + std::string(64, 'p');
+    *out = reinterpret_cast<const unsigned char*>(body.data());
+    *size = body.size();
+    return 1;
+  };
+  SSL_CTX_add_client_custom_ext(context.get(), 0xfe0d, add, nullptr, nullptr, nullptr, nullptr);
+  const std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(BIO_new_ssl_connect(context.get()), BIO_free_all);
+  SSL* ssl = nullptr;
+  BIO_get_ssl(bio.get(), &ssl);
+  SSL_set_tlsext_host_name(ssl, name.c_str());
+  BIO_set_conn_hostname(bio.get(), ("127.0.0.1:" + std::to_string(port)).c_str());
+  const auto request = "GET / HTTP/1.1\r\nHost: " + name + "\r\nConnection: close\r\n\r\n";
+  if (BIO_do_handshake(bio.get()) != 1) return {"", "no handshake"};
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(SSL_get1_peer_certificate(ssl), X509_free);
+  char issuer[256] = "";
+  X509_NAME_oneline(X509_get_issuer_name(certificate.get()), issuer, sizeof(issuer));
+  BIO_write(bio.get(), request.data(), static_cast<int>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (int n = 0; (n = BIO_read(bio.get(), buffer, sizeof(buffer))) > 0;) {
+    answer.append(buffer, static_cast<std::size_t>(n));
+  }
+  return {issuer, answer};
+}
+
+TEST_F(AttackTest, AnEncryptedClientHelloIsReadAndHidesNoName) {
+  auto gateway = start({rule("allow", {"python.test"})});
+  // What is no more than GREASE goes on working, read by the gateway.
+  const auto [issuer, answer] = ask_with_encrypted_hello(gateway->leads_to("python.test:443"), "python.test");
+  EXPECT_NE(issuer.find("a gateway under test"), std::string::npos) << issuer;
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 404")) << answer;  // the server's own: there is nothing at /
+  EXPECT_NE(answer.find("nothing here"), std::string::npos) << answer;
+  // A public name in front of a hidden one is just another name.
+  const auto [by, said] = ask_with_encrypted_hello(gateway->leads_to("python.test:443"), "front.test");
+  EXPECT_NE(by.find("a gateway under test"), std::string::npos) << by;
+  EXPECT_TRUE(said.starts_with("HTTP/1.1 403")) << said;
 }
 
 // What the filter refuses, in a process of its own.

@@ -79,7 +79,7 @@ Awaitable<void> Connection::run() {
     log(seen::kNetwork, decision_);
     co_return co_await request_.refuse(dialed.socket.error());
   }
-  if (dialed.address) open.connected_to(*dialed.address);
+  if (dialed.end) open.connected_to(*dialed.end);
   server_ = std::make_shared<asio::ip::tcp::socket>(std::move(*dialed.socket));
   co_await run_dialed(open);
 }

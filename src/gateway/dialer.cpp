@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/ip/udp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
@@ -37,6 +38,21 @@ Awaitable<Result<tcp::socket>> connect(const asio::any_io_executor& executor, tc
   co_return socket;
 }
 
+// The kernel sends from the address itself to what is its own (but to a secondary address of a network from the primary
+// one, which is not recognised here). A datagram socket that is connected sends nothing.
+Gateway::Open::End end_of(const asio::any_io_executor& executor, const policy::Address& address) {
+  Gateway::Open::End end;
+  end.address = address;
+  asio::ip::udp::socket probe(executor);
+  boost::system::error_code error;
+  const asio::ip::udp::endpoint peer(address, 9);
+  probe.open(peer.protocol(), error);
+  if (!error) probe.connect(peer, error);
+  const auto from = error ? asio::ip::udp::endpoint() : probe.local_endpoint(error);
+  end.own = !error && policy::unmapped(from.address()) == policy::unmapped(address);
+  return end;
+}
+
 Awaitable<Result<Resolver::Addresses>> addresses_of(Gateway& gateway, std::string host) {
   if (const auto address = policy::parse_address(host)) co_return Resolver::Addresses{*address};
   if (host == "localhost") {
@@ -55,25 +71,27 @@ Awaitable<Dialed> dial_directly(Gateway& gateway, const policy::Target& target) 
     result.socket = std::unexpected(candidates.error());
     co_return result;
   }
-  const auto config = gateway.config();
-  std::erase_if(*candidates, [&](const policy::Address& address) {
-    auto decision = config->policy.decide_address(target, address);
-    const bool denied = !decision.allowed;
-    if (denied) result.denial = std::move(decision);
-    return denied;
-  });
-  if (candidates->empty()) {
+  std::vector<Gateway::Open::End> ends;
+  for (const auto& address : *candidates) {
+    auto end = end_of(gateway.executor(), address);
+    auto decision = gateway.decide_end(target, end);
+    if (decision.allowed) {
+      ends.push_back(std::move(end));
+    } else {
+      result.denial = std::move(decision);
+    }
+  }
+  if (ends.empty()) {
     result.socket = fail(ErrorCode::kDenied, result.denial->reason);
     co_return result;
   }
   result.denial.reset();
-  for (std::size_t i = 0; i < candidates->size(); ++i) {
-    const auto address = (*candidates)[i];
-    const bool last = i + 1 == candidates->size();
-    result.socket =
-        co_await connect(gateway.executor(), tcp::endpoint(address, target.port), last ? kGiveUpAfter : kNextAfter);
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    const bool last = i + 1 == ends.size();
+    result.socket = co_await connect(gateway.executor(), tcp::endpoint(ends[i].address, target.port),
+                                     last ? kGiveUpAfter : kNextAfter);
     if (result.socket) {
-      result.address = address;
+      result.end = ends[i];
       break;
     }
   }

@@ -15,7 +15,7 @@ struct Dialed {
   // What policy said to the addresses, where it let none pass.
   std::optional<policy::Decision> denial;
   // Empty behind an upstream proxy.
-  std::optional<policy::Address> address;
+  std::optional<Gateway::Open::End> end;
 };
 
 // `target` has been allowed by decide().

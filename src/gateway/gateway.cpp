@@ -9,7 +9,7 @@ Gateway::Open::Open(Gateway& gateway, policy::Target target, std::function<void(
 
 Gateway::Open::~Open() { gateway_.open_.erase(entry_); }
 
-void Gateway::Open::connected_to(policy::Address address) { entry_->address = std::move(address); }
+void Gateway::Open::connected_to(End end) { entry_->end = std::move(end); }
 
 Awaitable<void> Gateway::configured() {
   while (!config_) co_await changed_.wait();
@@ -22,8 +22,7 @@ void Gateway::configure(std::shared_ptr<GatewayConfig> config) {
   // A reset may end its entry: nothing is called while the list is walked.
   std::vector<std::function<void()>> resets;
   for (auto& entry : open_) {
-    const auto decision = entry.address ? config_->policy.decide_address(entry.target, *entry.address)
-                                        : config_->policy.decide(entry.target);
+    const auto decision = entry.end ? decide_end(entry.target, *entry.end) : config_->policy.decide(entry.target);
     if (!decision.allowed && entry.reset) resets.push_back(std::exchange(entry.reset, nullptr));
   }
   for (const auto& reset : resets) reset();

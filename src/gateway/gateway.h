@@ -27,13 +27,17 @@ class Gateway {
     Open(const Open&) = delete;
     Open& operator=(const Open&) = delete;
     // For what the target turned out to lead to; checked at each change of policy as well.
-    void connected_to(policy::Address address);
+    struct End {
+      policy::Address address;
+      bool own = false;  // of this host
+    };
+    void connected_to(End end);
 
    private:
     friend class Gateway;
     struct Entry {
       policy::Target target;
-      std::optional<policy::Address> address;
+      std::optional<End> end;
       std::function<void()> reset;
     };
     Gateway& gateway_;
@@ -49,6 +53,11 @@ class Gateway {
   const UpstreamTls& upstream_tls() const { return upstream_tls_; }
   Resolver& resolver() { return resolver_; }
   DecisionLog& log() { return log_; }
+  // What policy of the moment says about a target that leads there.
+  policy::Decision decide_end(const policy::Target& target, const Open::End& end) const {
+    return end.own ? config_->policy.decide_own_address(target, end.address)
+                   : config_->policy.decide_address(target, end.address);
+  }
   std::size_t open_count() const { return open_.size(); }
 
  private:

@@ -109,6 +109,19 @@ TEST_F(GatewayTest, ANameThatLeadsToAPrivateAddressIsDenied) {
   EXPECT_TRUE(direct && direct->ends_with("403"));
 }
 
+TEST_F(GatewayTest, AnAddressOfTheHostItselfNeedsARuleForIt) {
+  auto gateway = start({rule("allow", {"**"})});
+  for (const auto* host : {"own.test", "45.0.0.5"}) {
+    const auto denied = get(*gateway, std::string("http://") + host + "/", {"-w", "%{http_code}"});
+    ASSERT_TRUE(denied) << denied.error().describe();
+    EXPECT_TRUE(denied->ends_with("403")) << *denied;
+    EXPECT_NE(denied->find("an address of this host"), std::string::npos) << *denied;
+  }
+  ASSERT_TRUE(gateway->configure({rule("allow", {"own.test"}), rule("allow", {"45.0.0.5:80"})}));
+  const auto allowed = get(*gateway, "http://own.test/");
+  EXPECT_EQ(allowed.value_or(allowed ? "" : allowed.error().describe()), "plain GET / own.test\n");
+}
+
 TEST_F(GatewayTest, TheHostsServicesNeedTheirOwnRule) {
   auto gateway = start({rule("allow", {"**"})});
   const auto denied = get(*gateway, "http://host.docker.internal:8079/", {"-w", "%{http_code}"});
@@ -251,9 +264,34 @@ TEST_F(GatewayTest, CredentialsAreAddedAndNeverShown) {
   // Nothing over plain HTTP.
   const auto plain = get(*gateway, "http://python.test/echo", {"-H", "X-Key: sbx-cs-placeholder01"});
   EXPECT_TRUE(plain && plain->find("sbx-cs-placeholder01") != std::string::npos);
-  const auto encoded = get(*gateway, "https://python.test/gzip", trusting(root, {"-w", "%{http_code}"}));
+  // What cannot be searched is not shown.
+  const auto encoded = get(*gateway, "https://python.test/encoded?br", trusting(root, {"-w", "%{http_code}"}));
   EXPECT_TRUE(encoded && encoded->ends_with("502")) << encoded.value_or("");
   for (const auto& entry : gateway->log(4)) EXPECT_EQ(entry.dump().find("real"), std::string::npos);
+}
+
+TEST_F(GatewayTest, WhatComesBackCompressedIsSearchedToo) {
+  json more;
+  more["credentials"] = {{{"kind", "custom"},
+                          {"domains", {"python.test"}},
+                          {"placeholder", "sbx-cs-placeholder01"},
+                          {"value", "real/value+custom"}}};
+  auto gateway = start({rule("allow", {"**"})}, more);
+  const auto root = gateway->root_file().string();
+  for (const std::string coding : {"gzip", "deflate"}) {
+    const auto answer = get(*gateway, "https://python.test/encoded?" + coding,
+                            trusting(root, {"-i", "-H", "X-Key: sbx-cs-placeholder01"}));
+    ASSERT_TRUE(answer) << answer.error().describe();
+    EXPECT_NE(answer->find("x-key is ****"), std::string::npos) << *answer;
+    EXPECT_TRUE(answer->ends_with(" end")) << *answer;
+    EXPECT_EQ(answer->find("real/value"), std::string::npos) << *answer;
+    EXPECT_EQ(answer->find("content-encoding"), std::string::npos) << *answer;
+  }
+  // Cut short, or no such data at all: an error, not half an answer.
+  for (const std::string broken : {"cut", "wrong"}) {
+    const auto answer = get(*gateway, "https://python.test/encoded?" + broken, trusting(root));
+    EXPECT_FALSE(answer) << *answer;
+  }
 }
 
 TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {

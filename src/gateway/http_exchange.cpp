@@ -76,7 +76,7 @@ bool HttpExchange::prepare(HttpRequestHead& request) {
     return false;
   }
   // What comes back has to be readable, and whole.
-  remove_header(request.headers, "accept-encoding");
+  set_header(request.headers, "accept-encoding", "identity");
   remove_header(request.headers, "range");
   remove_header(request.headers, "if-range");
   remove_header(request.headers, "sec-websocket-extensions");
@@ -88,11 +88,15 @@ Result<bool> HttpExchange::response_head(int status, HeaderList& headers) {
   response_fields(headers);
   const auto* coding = find_header(headers, "content-encoding");
   if (coding != nullptr && *coding != "identity") {
-    return fail(ErrorCode::kUnavailable, "the server sent an encoded body (" + policy::in_quotes(*coding) +
-                                             ") though none was accepted, so it cannot be searched for credentials");
+    decoder_ = ContentDecoder::make(*coding);
+    if (!decoder_) {
+      return fail(ErrorCode::kUnavailable, "the server sent an encoded body (" + policy::in_quotes(*coding) +
+                                               ") though none was accepted, so it cannot be searched for credentials");
+    }
+    remove_header(headers, "content-encoding");
   }
   keeps_tokens_ = secrets_->login != nullptr && status / 100 == 2;
-  return keeps_tokens_;
+  return keeps_tokens_ || decoder_ != nullptr;
 }
 
 void HttpExchange::response_fields(HeaderList& headers) {
@@ -100,7 +104,10 @@ void HttpExchange::response_fields(HeaderList& headers) {
   for (auto& [name, value] : headers) value = secrets_->response.apply(value);
 }
 
-Result<std::string> HttpExchange::response_piece(std::string_view piece) {
+Result<std::string> HttpExchange::response_piece(std::string_view given) {
+  std::string decoded;
+  if (decoder_) decoded = SBX_TRY(decoder_->feed(given), "decoding the response");
+  const std::string_view piece = decoder_ ? decoded : given;
   if (!keeps_tokens_) return transform(secrets_ ? &secrets_->response : nullptr, piece);
   if (token_response_.size() + piece.size() > kMaxTokenResponse) {
     return fail(ErrorCode::kUnavailable, "the token endpoint's answer is too long");
@@ -110,6 +117,7 @@ Result<std::string> HttpExchange::response_piece(std::string_view piece) {
 }
 
 Result<std::string> HttpExchange::response_end() {
+  if (decoder_) SBX_CHECK(decoder_->finish(), "decoding the response");
   if (!keeps_tokens_) return secrets_ ? secrets_->response.finish() : std::string();
   auto shown = keep_tokens(*secrets_->login, token_response_);
   wipe(token_response_);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "gateway/content_decoder.h"
 #include "gateway/gateway.h"
 #include "gateway/http1_head.h"
 
@@ -64,6 +65,7 @@ class HttpExchange {
   // Keeps the credentials that `secrets_` looks at.
   std::shared_ptr<GatewayConfig> config_;
   std::unique_ptr<RequestSecrets> secrets_;
+  std::unique_ptr<ContentDecoder> decoder_;
   bool keeps_tokens_ = false;
   std::string token_response_;
 };

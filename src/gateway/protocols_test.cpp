@@ -47,6 +47,52 @@ TEST_F(ProtocolsTest, GrpcStreamsAndItsTrailersPass) {
   }
 }
 
+// A private repository: cloned and pushed to by a git that has a placeholder for a password at most.
+TEST_F(ProtocolsTest, GitWorksOverHttpsWithALoginThatItNeverSees) {
+  world_->authority.write(world_->folder.path(), "git.test");
+  const auto folder = world_->folder.path();
+  const auto root = folder / "repositories";
+  const auto git = [&](const std::filesystem::path& where, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"/usr/bin/git", "-C", where, "-c", "user.name=n", "-c", "user.email=a@b"});
+    Command command(std::move(arguments));
+    command.environment(
+        {"PATH=/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + folder.string(), "GIT_TERMINAL_PROMPT=0"});
+    const auto out = command.output();
+    EXPECT_TRUE(out) << out.error().describe();
+    return out.value_or("");
+  };
+  std::filesystem::create_directories(root / "project.git");
+  git(root / "project.git", {"init", "-q", "--bare", "-b", "main"});
+  git(root / "project.git", {"config", "http.receivepack", "true"});
+  const auto server = background({SBX_TEST_GIT_SERVER, "44.0.0.4", "8443", (folder / "git.test.pem").string(),
+                                  (folder / "git.test.key").string(), root.string(), "x-access-token:real-git-token"});
+  wait_for_listener("44.0.0.4", 8443);
+  json more;
+  more["credentials"] = {{{"kind", "service"},
+                          {"service", "github"},
+                          {"domains", {"git.test:8443"}},
+                          {"basic_user", "x-access-token"},
+                          {"value", "real-git-token"}}};
+  auto gateway = start({rule("allow", {"git.test:8443"})}, more);
+  // git has no --connect-to: the explicit proxy is the other way in.
+  const std::vector<std::string> by_proxy{"-c", "http.sslCAInfo=" + gateway->root_file().string(), "-c",
+                                          "http.proxy=http://127.0.0.1:" + std::to_string(gateway->proxy())};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), by_proxy.begin(), by_proxy.end());
+    return arguments;
+  };
+  git(folder, with({"clone", "-q", "https://git.test:8443/project.git", "first"}));
+  ASSERT_TRUE(write_file_atomically(folder / "first" / "file", std::string(300'000, 'x')));
+  git(folder / "first", {"checkout", "-q", "-B", "main"});
+  git(folder / "first", {"add", "file"});
+  git(folder / "first", {"commit", "-q", "-m", "a change"});
+  git(folder / "first", with({"push", "-q", "origin", "main"}));
+  git(folder, with({"clone", "-q", "https://git.test:8443/project.git", "second"}));
+  EXPECT_EQ(git(folder / "second", {"log", "--format=%s"}), "a change\n");
+  EXPECT_EQ(std::filesystem::file_size(folder / "second" / "file"), 300'000U);
+  for (const auto& entry : gateway->log(3)) EXPECT_EQ(entry.dump().find("real-git-token"), std::string::npos);
+}
+
 TEST_F(ProtocolsTest, AServerThatSpeaksFirstIsHeard) {
   auto gateway = start({rule("allow", {"allowed.test"})});
   const auto server = background(
@@ -92,6 +138,9 @@ TEST_F(ProtocolsTest, UpstreamProxiesAreAskedByName) {
     // A name that only the proxy knows.
     const auto through = get(*gateway, "http://elsewhere.test/x");
     EXPECT_EQ(through.value_or(through ? "" : through.error().describe()), "plain GET /x elsewhere.test\n") << kind;
+    // The proxy's names are its own: this one leads elsewhere from here.
+    const auto named = get(*gateway, "http://private.test/y");
+    EXPECT_EQ(named.value_or(named ? "" : named.error().describe()), "plain GET /y private.test\n") << kind;
     const auto direct = get(*gateway, "http://python.test/body", {"-d", "direct"});
     EXPECT_EQ(direct.value_or(direct ? "" : direct.error().describe()), "direct");
     const auto local = get(*gateway, "http://169.254.169.254/", {"-w", "%{http_code}"});

@@ -12,6 +12,7 @@
 
 #include <cstring>
 
+#include "base/command.h"
 #include "base/file.h"
 
 namespace sbx::gateway::test {
@@ -51,7 +52,8 @@ Result<void> replace_file(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-Result<void> enter_test_network(const std::vector<std::string>& addresses, const std::string& hosts) {
+Result<void> enter_test_network(const std::vector<std::string>& addresses, const std::string& own_address,
+                                const std::string& hosts) {
   const auto uid = ::getuid();
   const auto gid = ::getgid();
   if (::unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) != 0) return fail_errno("unshare", errno);
@@ -64,6 +66,14 @@ Result<void> enter_test_network(const std::vector<std::string>& addresses, const
   SBX_CHECK(configure(fd.get(), "lo", ""), "setting up the network");
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     SBX_CHECK(configure(fd.get(), "lo:" + std::to_string(i + 1), addresses[i]), "setting up the network");
+  }
+  // All of them are this host's; what is sent to the servers' must not look so.
+  for (const auto& address : addresses) {
+    if (address == own_address) continue;
+    SBX_CHECK(Command({"/sbin/ip", "route", "replace", "local", address + "/32", "dev", "lo", "table", "local", "src",
+                       "127.0.0.1"})
+                  .output(),
+              "making " + address + " a stranger's");
   }
   SBX_CHECK(replace_file("/etc/hosts", hosts), "setting up names");
   return replace_file("/etc/resolv.conf", "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n");

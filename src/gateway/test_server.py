@@ -3,10 +3,10 @@
 /echo        the request's head as JSON          /sse        three events, each sent when the last was acknowledged by time
 /body        the request's body                  /trailers   chunked, with a trailer
 /continue    100, then the body                  /websocket  echoes text frames
-/early       103 with a Link, then 200           /gzip       an encoded body, whatever was accepted
+/early       103 with a Link, then 200           /encoded?C  a body encoded so, whatever was accepted
 /token       an OAuth token response             /close      a body that ends with the connection
 """
-import base64, gzip, hashlib, json, socket, ssl, sys, threading, time
+import base64, gzip, hashlib, json, socket, ssl, sys, threading, time, zlib
 
 
 def read_head(stream):
@@ -93,8 +93,11 @@ def serve(stream):
         elif path == "/early":
             stream.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
             respond(stream, b"after the hints")
-        elif path == "/gzip":
-            respond(stream, gzip.compress(b"encoded"), "Content-Encoding: gzip\r\n")
+        elif path == "/encoded":
+            coding = target.split("?")[1]
+            text = b"x" * 200_000 + b"x-key is " + headers.get("x-key", "").encode() + b" end"
+            data = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "br": text, "wrong": text, "cut": gzip.compress(text)[:-20]}[coding]
+            respond(stream, data, f"Content-Encoding: {coding if coding in ('deflate', 'br') else 'gzip'}\r\n")
         elif path == "/token":
             respond(stream, json.dumps({"access_token": "real-access-token", "refresh_token": "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
         elif path == "/close":

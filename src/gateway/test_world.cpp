@@ -11,6 +11,7 @@ namespace {
 constexpr const char* kSite = R"(
 server {
   listen 44.0.0.1:80;
+  listen 45.0.0.5:80;
   location / { return 200 "plain $request_method $request_uri $host\n"; }
 }
 server {
@@ -84,9 +85,11 @@ int main_in_test_network(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   if (!::testing::GTEST_FLAG(list_tests)) {
     const auto entered = enter_test_network(
-        {"44.0.0.1", "44.0.0.2", "44.0.0.3", "44.0.0.4", "44.0.0.9", "169.254.169.254", "10.1.2.3"},
+        {"44.0.0.1", "44.0.0.2", "44.0.0.3", "44.0.0.4", "45.0.0.5", "44.0.0.9", "169.254.169.254", "10.1.2.3"},
+        "45.0.0.5",
         "127.0.0.1 localhost\n44.0.0.1 allowed.test other.test\n44.0.0.2 wrong.test\n44.0.0.3 python.test\n"
-        "44.0.0.4 grpc.test\n44.0.0.9 proxy.test\n169.254.169.254 metadata.test\n10.1.2.3 private.test\n"
+        "44.0.0.4 grpc.test git.test\n45.0.0.5 own.test\n44.0.0.9 proxy.test\n169.254.169.254 metadata.test\n10.1.2.3 "
+        "private.test\n"
         "127.0.0.1 loopback.test\n");
     if (!entered) {
       std::fprintf(stderr, "no network of its own for the test: %s\n", entered.error().describe().c_str());

@@ -26,7 +26,11 @@ using nlohmann::json;
 
 namespace {
 
-constexpr int kMaxRestarts = 20;
+// A server that ends again and again is started again at once this many times, then later and later.
+constexpr int kPromptRestarts = 10;
+constexpr auto kLongestPause = 30s;
+// One that has lived that long is forgiven.
+constexpr auto kForgiveAfter = 60s;
 constexpr auto kFilterDeadline = 120s;
 // How long a QEMU that was asked to quit may flush its disk.
 constexpr auto kQuitDeadline = 10s;
@@ -152,8 +156,10 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
 }
 
 Result<void> Supervisor::start_servers() {
-  for (Server& server : servers_)
+  for (Server& server : servers_) {
     server.process = SBX_TRY(server.start(spec_, server.control), "starting " + server.name);
+    server.started = Clock::now();
+  }
   guest_runs_ = true;
   tell_processes();
   return {};
@@ -168,13 +174,18 @@ void Supervisor::watch() {
       watched.push_back({server.process.running() ? server.process.pidfd() : -1, POLLIN, 0});
     }
     int timeout = -1;
-    if (worker_deadline_) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*worker_deadline_ - Clock::now());
+    if (const auto deadline = next_deadline()) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
       timeout = static_cast<int>(std::max<std::int64_t>(left.count(), 0));
     }
     const int ready = ::poll(watched.data(), watched.size(), timeout);
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) return;  // the worker has had its time
+    if (ready < 0) return;
+    const auto now = Clock::now();
+    if (ready == 0 && worker_deadline_ && now >= *worker_deadline_) return;  // the worker has had its time
+    for (Server& server : servers_) {
+      if (server.due && now >= *server.due) start_again(server);
+    }
     if ((watched[0].revents & POLLIN) != 0) {
       take_request();
     } else if ((watched[0].revents | watched[1].revents) != 0) {
@@ -186,6 +197,14 @@ void Supervisor::watch() {
       if (watched[3 + i].revents != 0) replace(servers_[i]);
     }
   }
+}
+
+std::optional<Supervisor::Clock::time_point> Supervisor::next_deadline() const {
+  auto next = worker_deadline_;
+  for (const Server& server : servers_) {
+    if (server.due && (!next || *server.due < *next)) next = server.due;
+  }
+  return next;
 }
 
 void Supervisor::worker_ended() {
@@ -347,14 +366,24 @@ void Supervisor::replace(Server& server) {
   const auto exit = server.process.wait();
   const std::string how = exit ? exit->describe() : exit.error().describe();
   if (stopping_ || machine_end_) return;
-  if (++server.restarts > kMaxRestarts) {
-    return spdlog::error("{} ends again and again ({}); it stays away until the sandbox is restarted", server.name,
-                         how);
+  server.restarts = Clock::now() - server.started > kForgiveAfter ? 1 : server.restarts + 1;
+  if (server.restarts <= kPromptRestarts) {
+    spdlog::warn("{} ended ({}), starting it again", server.name, how);
+    return start_again(server);
   }
-  spdlog::warn("{} ended ({}), starting it again", server.name, how);
+  const int doublings = std::min(server.restarts - kPromptRestarts - 1, 10);
+  const auto pause = std::min<std::chrono::seconds>(kLongestPause, 1s * (1 << doublings));
+  spdlog::error("{} ends again and again ({}); it is started again in {} s", server.name, how, pause.count());
+  server.due = Clock::now() + pause;
+}
+
+void Supervisor::start_again(Server& server) {
+  server.due.reset();
+  if (stopping_ || machine_end_) return;
   auto process = server.start(spec_, server.control);
   if (!process) return spdlog::error("{} cannot be started: {}", server.name, process.error().describe());
   server.process = std::move(*process);
+  server.started = Clock::now();
   tell_processes();
   if (server.replaced) tell(*server.replaced);
 }

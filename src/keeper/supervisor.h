@@ -43,8 +43,10 @@ class Supervisor {
     Result<Subprocess> (*start)(const LaunchSpec& spec, UniqueFd& control);
     std::optional<Event> replaced;  // what the worker is told when another one took over
     Subprocess process;
-    int restarts = 0;
+    int restarts = 0;  // in quick succession
     UniqueFd control;  // until the worker has it
+    Clock::time_point started = {};
+    std::optional<Clock::time_point> due = {};  // when it is started again
   };
 
   Result<void> start();
@@ -66,6 +68,9 @@ class Supervisor {
   Result<void> let_machine_end();
   void machine_ended();
   void replace(Server& server);
+  void start_again(Server& server);
+  // When there is something to do though nothing has happened.
+  std::optional<Clock::time_point> next_deadline() const;
   void tell(Event event, std::int32_t value = 0, std::int32_t more = 0);
   void tell_processes();
   void report_ready(std::int64_t ms);

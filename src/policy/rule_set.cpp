@@ -290,4 +290,25 @@ Decision RuleSet::decide_address(const Target& named, const Address& given) cons
   return decision;
 }
 
+Decision RuleSet::decide_own_address(const Target& named, const Address& given) const {
+  Decision decision = decide_address(named, given);
+  const Address connected = unmapped(given);
+  if (!decision.allowed || special_range(connected) != nullptr) return decision;
+  Target by_address = named;
+  by_address.host = connected.to_string();
+  by_address.method.reset();
+  decision = decide(by_address);
+  if (!decision.allowed && !decision.rule.empty()) return decision;
+  for (const Rule& rule : *rules_) {
+    if (rule.deny || !protocol_matches(rule, named.protocol) || !request_matches(rule, by_address)) continue;
+    const bool names_it = std::ranges::any_of(rule.resources, [&](const Pattern& pattern) {
+      return pattern.kind() == Pattern::Kind::kNetwork && (!pattern.port() || *pattern.port() == named.port) &&
+             pattern.network().text() == by_address.host;
+    });
+    if (names_it) return decided_by(rule);
+  }
+  return denied(in_quotes(named.host) + " leads to " + by_address.host +
+                ", an address of this host; only a rule for this address alone allows it");
+}
+
 }  // namespace sbx::policy

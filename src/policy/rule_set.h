@@ -44,6 +44,9 @@ class RuleSet {
   // `named` as for decide(), `connected` what the connection really leads to. Denied where decide(named) is. An allowed
   // name is not held against deny rules for networks (its addresses change), but against the special ranges.
   Decision decide_address(const Target& named, const Address& connected) const;
+  // The same for an address that is this host's own, whatever range it is in: only a rule for just that address (or
+  // one that decide_address() asks for within a special range) lets it be reached.
+  Decision decide_own_address(const Target& named, const Address& connected) const;
 
   // So that members of this class can be named in the .cpp only.
   struct Rule;

@@ -148,6 +148,26 @@ TEST(RuleSet, JudgesWhereANameReallyLed) {
   EXPECT_FALSE(RuleSet().decide_address(to("example.com"), at("8.8.8.8")).allowed);
 }
 
+TEST(RuleSet, AnAddressOfTheHostItselfIsReachedByARuleForItAlone) {
+  const auto open = rules({rule("allow", {"**"})});
+  EXPECT_FALSE(open.decide_own_address(to("example.com"), at("8.8.8.8")).allowed);
+  EXPECT_FALSE(open.decide_own_address(to("8.8.8.8"), at("8.8.8.8")).allowed);
+  EXPECT_FALSE(open.decide_own_address(to("10.1.1.1"), at("10.1.1.1")).allowed);
+  const auto wide = rules({rule("allow", {"example.com"}), rule("allow", {"8.8.8.0/24"})});
+  EXPECT_FALSE(wide.decide_own_address(to("example.com"), at("8.8.8.8")).allowed);
+  EXPECT_FALSE(wide.decide_own_address(to("8.8.8.8"), at("8.8.8.8")).allowed);
+  const auto named = rules({rule("allow", {"example.com"}), rule("allow", {"8.8.8.8:443"})});
+  EXPECT_TRUE(named.decide_own_address(to("example.com"), at("8.8.8.8")).allowed);
+  EXPECT_TRUE(named.decide_own_address(to("8.8.8.8"), at("::ffff:8.8.8.8")).allowed);
+  EXPECT_FALSE(named.decide_own_address(to("example.com", 80), at("8.8.8.8")).allowed);
+  EXPECT_FALSE(named.decide_own_address(to("other.com"), at("8.8.8.8")).allowed);
+  const auto denied = rules({rule("allow", {"8.8.8.8"}), rule("deny", {"8.8.8.8:443"})});
+  EXPECT_FALSE(denied.decide_own_address(to("8.8.8.8"), at("8.8.8.8")).allowed);
+  // The host's loopback has rules of its own.
+  const auto service = rules({rule("allow", {"localhost:443"})});
+  EXPECT_TRUE(service.decide_own_address(to("localhost"), at("127.0.0.1")).allowed);
+}
+
 TEST(RuleSet, HttpRulesJudgeRequests) {
   const auto set = rules({rule("allow", {"api.com"}, {{"methods", {"GET", "HEAD"}}, {"paths", {"/repos/**"}}})});
   EXPECT_TRUE(set.needs_http("API.com", 443));

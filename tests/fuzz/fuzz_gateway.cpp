@@ -1,4 +1,5 @@
-// What a guest (or a server) may send to a gateway: ClientHello, HTTP/1 heads and chunks, DNS messages, first bytes.
+// What a guest (or a server) may send to a gateway: ClientHello, HTTP/1 heads and chunks, compressed bodies, DNS
+// messages, first bytes.
 // The first byte chooses.
 #include <cstddef>
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include "gateway/base64.h"
 #include "gateway/chunked_decoder.h"
 #include "gateway/client_hello.h"
+#include "gateway/content_decoder.h"
 #include "gateway/dns_message.h"
 #include "gateway/first_bytes.h"
 #include "gateway/http1_head.h"
@@ -87,12 +89,29 @@ void replace(std::string_view bytes) {
   check(out.size() == bytes.size() && out.find("secret") == std::string::npos);
 }
 
+// In pieces and whole, a compressed body is the same.
+void decode(std::string_view bytes) {
+  std::string bodies[2];
+  bool good[2] = {true, true};
+  const std::size_t steps[2] = {bytes.size() + 1, 7};
+  for (std::size_t which = 0; which < 2; ++which) {
+    const auto decoder = ContentDecoder::make("gzip");
+    for (std::size_t at = 0; at < bytes.size() && good[which]; at += steps[which]) {
+      const auto piece = decoder->feed(bytes.substr(at, steps[which]));
+      good[which] = piece.has_value();
+      if (piece) bodies[which] += *piece;
+    }
+    good[which] = good[which] && decoder->finish();
+  }
+  check(good[0] == good[1] && (!good[0] || bodies[0] == bodies[1]));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 7) {
     case 0:
       if (const auto hello = parse_client_hello(bytes)) check(hello->server_name.size() <= 255);
       break;
@@ -107,6 +126,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 4:
       replace(bytes);
+      break;
+    case 5:
+      decode(bytes);
       break;
     default:
       (void)classify(bytes);
