@@ -20,15 +20,18 @@ fi
 put 0440 /etc/sudoers.d/agent <<'EOF'
 agent ALL=(ALL:ALL) NOPASSWD:ALL
 Defaults:agent !requiretty
-Defaults env_keep += "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY BASH_ENV SSL_CERT_FILE NODE_EXTRA_CA_CERTS"
+Defaults env_keep += "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY BASH_ENV"
+Defaults env_keep += "SSL_CERT_FILE REQUESTS_CA_BUNDLE PIP_CERT GIT_SSL_CAINFO CURL_CA_BUNDLE CARGO_HTTP_CAINFO"
+Defaults env_keep += "AWS_CA_BUNDLE CODEX_CA_CERTIFICATE NODE_EXTRA_CA_CERTS DENO_CERT PROXY_CA_CERT_B64"
 EOF
 
 # crun starts a container in two thirds of runc's time under software emulation; runc stays selectable (--runtime runc).
+# It is looked for in PATH, where sbx-guest stands before it (src/guest/container_runtime.h).
 # The userland proxy would be one Go process per published port: netfilter does its work. Docker's own logs are bounded.
 put 0644 /etc/docker/daemon.json <<'EOF'
 {
   "default-runtime": "crun",
-  "runtimes": {"crun": {"path": "/usr/bin/crun"}},
+  "runtimes": {"crun": {"path": "crun"}},
   "storage-driver": "overlay2",
   "features": {"containerd-snapshotter": false},
   "userland-proxy": false,
@@ -91,6 +94,10 @@ put 0644 /etc/gitconfig <<'EOF'
 [advice]
 	detachedHead = false
 EOF
+# No key enters a sandbox: what is written for ssh goes over https, where the gateway adds the credentials.
+for host in github.com gitlab.com bitbucket.org codeberg.org git.sr.ht; do
+  printf '[url "https://%s/"]\n\tinsteadOf = git@%s:\n\tinsteadOf = ssh://git@%s/\n' $host $host $host
+done >>"$root/etc/gitconfig"
 
 # The archives stay those of the host that built the image, but neither its passwords nor its proxy.
 sed -i 's#://[^/@ ]*@#://#' "$root/etc/apt/sources.list"
