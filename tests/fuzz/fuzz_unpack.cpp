@@ -41,7 +41,7 @@ struct World {
     // As root nothing is too locked to be removed; else folders without permissions are opened first.
     for (auto it = fs::recursive_directory_iterator(target, error); it != fs::recursive_directory_iterator();
          it.increment(error)) {
-      if (it->is_directory() && !it->is_symlink()) ::chmod(it->path().c_str(), 0700);
+      if (it->symlink_status(error).type() == fs::file_type::directory) ::chmod(it->path().c_str(), 0700);
     }
     fs::remove_all(target, error);
     fs::create_directory(target, error);
