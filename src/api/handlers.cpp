@@ -97,7 +97,13 @@ SBX_HANDLER(get_sandbox) {
       if (keeper.contains("guest") && keeper["guest"].is_object()) view["guest"] = keeper["guest"];
     }
     view["uptime_ms"] = store::now_ms() - row.started_at;
+    if (const auto gateway = daemon.lifecycle.gateway(row.id)) {
+      view["gateway"] = {{"state", gateway->state}};
+      for (const auto& what : gateway->withheld) view["warnings"].push_back("credential withheld: " + what);
+    }
   }
+  SBX_CO_TRY(const json policy, network_policy_of(daemon, row.id), "inspecting a sandbox");
+  view["network_policy"] = policy;
   const json secrets = co_await secrets_of(daemon, row.id);
   if (!secrets.empty()) view["secrets"] = secrets;
   co_return view;

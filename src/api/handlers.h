@@ -46,6 +46,9 @@ SBX_HANDLER(get_policy_log);
 // The secrets that a sandbox has the use of: [{"name","source":"global|sandbox"}].
 Awaitable<nlohmann::json> secrets_of(Daemon& daemon, std::string sandbox_id);
 
+// What policy a sandbox is under: {"scope":"global|sandbox","preset"?,"profiles"?}.
+Result<nlohmann::json> network_policy_of(Daemon& daemon, const std::string& sandbox_id);
+
 // An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
 Result<nlohmann::json> exec_head(const nlohmann::json& body);
 

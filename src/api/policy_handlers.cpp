@@ -1,4 +1,6 @@
 // The routes below /v1/policy.
+#include <algorithm>
+
 #include "api/handlers.h"
 #include "api/policy_views.h"
 #include "policy/rule_set.h"
@@ -41,6 +43,22 @@ SBX_HANDLER(get_policy) {
   view["initialized"] = preset.has_value();
   view["preset"] = preset ? json(*preset) : json();
   co_return view;
+}
+
+Result<json> network_policy_of(Daemon& daemon, const std::string& sandbox_id) {
+  auto& policy = daemon.lifecycle.policy();
+  const auto rules = SBX_TRY(policy.rules_for(sandbox_id), "reading its policy");
+  const bool own = std::ranges::any_of(rules, [](const auto& rule) { return rule.scope != policy::Scope(); });
+  json profiles = json::array();
+  for (const auto& profile : SBX_TRY(policy.profiles(), "reading its policy")) {
+    if (std::ranges::find(profile.sandbox_ids, sandbox_id) != profile.sandbox_ids.end()) {
+      profiles.push_back(profile.name);
+    }
+  }
+  json view = {{"scope", own || !profiles.empty() ? "sandbox" : "global"}};
+  if (const auto preset = SBX_TRY(policy.preset(), "reading its policy")) view["preset"] = *preset;
+  if (!profiles.empty()) view["profiles"] = profiles;
+  return view;
 }
 
 SBX_HANDLER(init_policy) {

@@ -2,6 +2,9 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "base/file.h"
 #include "keeper/files_server.h"
 #include "vm/jail.h"
@@ -20,6 +23,14 @@ constexpr const char* kBundleInJail = "/etc/ssl/certs/ca-certificates.crt";
 constexpr const char* kBundles[] = {kBundleInJail, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
                                     "/etc/ssl/cert.pem"};
 
+// What the host's programs verify servers against: OpenSSL's own variable of the daemon's environment, else the
+// system's.
+fs::path host_bundle() {
+  if (const char* named = std::getenv("SSL_CERT_FILE"); named != nullptr && *named != '\0') return named;
+  const auto* found = std::ranges::find_if(kBundles, [](const char* bundle) { return fs::exists(bundle); });
+  return found != std::end(kBundles) ? *found : kBundleInJail;
+}
+
 // Bound by what a link leads to: /etc/resolv.conf is often one into /run.
 void bind_if_there(vm::JailSpec& jail, const fs::path& source, const std::string& target) {
   std::error_code error;
@@ -37,11 +48,7 @@ Command gateway_command(const LaunchSpec& spec, const fs::path& program, int por
   for (const char* file : {"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"}) {
     bind_if_there(jail, file, file);
   }
-  for (const char* bundle : kBundles) {
-    if (!fs::exists(bundle)) continue;
-    bind_if_there(jail, bundle, kBundleInJail);
-    break;
-  }
+  bind_if_there(jail, host_bundle(), kBundleInJail);
   jail.argv = {"/sbx-gateway", "--port-fd",  std::to_string(port_fd), "--control-fd", std::to_string(control_fd),
                "--ca-bundle",  kBundleInJail};
   auto command = vm::jailed(jail);

@@ -66,6 +66,13 @@ class Lifecycle {
   Result<std::vector<store::Sandbox>> list();
   // The keeper's own view; null when the sandbox does not run.
   Awaitable<nlohmann::json> status(std::string name);
+  // Of the gateway of a running sandbox: how it is (GatewayLink::state()), and the credentials that could not be
+  // fetched for it, for people. nullopt when the sandbox does not run.
+  struct GatewayView {
+    std::string state;
+    std::vector<std::string> withheld;
+  };
+  std::optional<GatewayView> gateway(const std::string& id) const;
 
   // Starts the sandbox if it is stopped. `head` is an ExecHead without id.
   Awaitable<Result<ExecSession>> exec(std::string name, nlohmann::json head, Progress progress);
@@ -91,6 +98,7 @@ class Lifecycle {
     std::shared_ptr<boost::asio::posix::stream_descriptor> pidfd;
     std::shared_ptr<KeeperClient> client;
     std::shared_ptr<GatewayLink> gateway;
+    std::vector<std::string> withheld;  // by the last configuration of the gateway
     Event ended;
     int sessions = 0;
   };

@@ -47,7 +47,16 @@ Awaitable<Result<std::string>> Lifecycle::gateway_configuration(std::string id) 
   // Without its credentials a gateway is still one; why they are missing is told where secrets are listed.
   const auto credentials = co_await secrets_.credentials(id);
   if (credentials) parts.credentials = credentials->json.reveal();
+  if (const auto live = live_.find(id); live != live_.end()) {
+    live->second->withheld = credentials ? credentials->withheld : std::vector{credentials.error().describe()};
+  }
   co_return gateway_config(parts);
+}
+
+std::optional<Lifecycle::GatewayView> Lifecycle::gateway(const std::string& id) const {
+  const auto live = live_.find(id);
+  if (live == live_.end() || !live->second->gateway) return std::nullopt;
+  return GatewayView{live->second->gateway->state(), live->second->withheld};
 }
 
 std::shared_ptr<GatewayLink> Lifecycle::link_gateway(const store::Sandbox& row) {

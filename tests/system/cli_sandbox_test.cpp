@@ -61,6 +61,8 @@ TEST(CliOfSandboxes, TablesTextsAndDocumentsAreThoseThatScriptsRead) {
   EXPECT_FALSE(inspected.contains("status"));
   EXPECT_EQ(inspected["workspace"], project.string());
   EXPECT_TRUE(inspected["accelerator"] == "tcg" || inspected["accelerator"] == "kvm");
+  EXPECT_EQ(inspected.value("network_policy", json::object()).value("scope", ""), "global") << inspected;
+  EXPECT_NE(inspected.value("gateway", json::object()).value("state", ""), "") << inspected;
   for (const char* member : {"uptime", "image", "daemon_version", "daemon_uptime"})
     EXPECT_TRUE(inspected[member].is_string()) << member;
   EXPECT_NE(sbx({"inspect", name}).out.find("state:"), std::string::npos);
