@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -108,8 +110,10 @@ struct ChildPlan {
   std::vector<int> kept;  // sorted
   const char* working_folder = nullptr;
   int standard[3] = {-1, -1, -1};
-  int report = -1;  // errno of a failure before exec
-  pid_t parent = -1;
+  int report = -1;      // errno of a failure before exec
+  int parent = -1;      // pidfd
+  std::string uid_map;  // of the new user namespace; empty: there is none
+  std::string gid_map;
   bool die_with_parent = false;
   bool new_session = false;
 };
@@ -132,6 +136,19 @@ void close_all_but(const std::vector<int>& kept, int report) {
   ::fcntl(report, F_SETFD, FD_CLOEXEC);
 }
 
+bool put(const char* path, std::string_view text) {
+  const int fd = ::open(path, O_WRONLY | O_CLOEXEC);
+  const bool done = fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  if (fd >= 0) ::close(fd);
+  return done;
+}
+
+// The same uid and gid as outside: all that a user may map by himself (user_namespaces(7)).
+bool map_ourselves(const ChildPlan& plan) {
+  return put("/proc/self/setgroups", "deny") && put("/proc/self/uid_map", plan.uid_map) &&
+         put("/proc/self/gid_map", plan.gid_map);
+}
+
 [[noreturn]] void run_child(const ChildPlan& plan) {
   sigset_t none;
   ::sigemptyset(&none);
@@ -139,8 +156,10 @@ void close_all_but(const std::vector<int>& kept, int report) {
   for (int s = 1; s < 32; ++s) ::signal(s, SIG_DFL);
   if (plan.die_with_parent) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != plan.parent) ::_exit(127);
+    pollfd parent{plan.parent, POLLIN, 0};
+    if (::poll(&parent, 1, 0) != 0) ::_exit(127);
   }
+  if (!plan.uid_map.empty() && !map_ourselves(plan)) give_up(plan);
   if (plan.new_session) ::setsid();
   // First out of the way of 0, 1 and 2, then into place: a source may itself be one of them.
   int moved[3];
@@ -158,6 +177,20 @@ void close_all_but(const std::vector<int>& kept, int report) {
   if (plan.working_folder != nullptr && ::chdir(plan.working_folder) != 0) give_up(plan);
   ::execvpe(plan.argv[0], plan.argv.data(), plan.environment.data());
   give_up(plan);
+}
+
+// fork(2) with namespaces. The C library does not know of this one, but all that the child does is system calls.
+pid_t fork_into_namespace(ChildPlan& plan) {
+  long flags = SIGCHLD | CLONE_NEWPID;
+  if (const auto uid = ::geteuid(); uid != 0) {
+    flags |= CLONE_NEWUSER;
+    plan.uid_map = std::to_string(uid) + " " + std::to_string(uid) + " 1";
+    plan.gid_map = std::to_string(::getegid()) + " " + std::to_string(::getegid()) + " 1";
+  }
+  const long pid = ::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr);
+  if (pid >= 0 || (errno != EPERM && errno != ENOSPC && errno != EINVAL)) return static_cast<pid_t>(pid);
+  plan.uid_map.clear();
+  return ::fork();
 }
 
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
@@ -195,11 +228,16 @@ Result<Subprocess> Command::start() const {
   plan.standard[1] = stdout_ >= 0 ? stdout_ : null_read.get();
   plan.standard[2] = stderr_ >= 0 ? stderr_ : STDERR_FILENO;
   plan.report = report_write.get();
-  plan.parent = ::getpid();
+  const UniqueFd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  if (!parent.valid()) return fail_errno("pidfd_open", errno);
+  plan.parent = parent.get();
   plan.die_with_parent = die_with_parent_;
   plan.new_session = new_session_;
 
-  const pid_t pid = ::fork();
+  // bubblewrap asks to die with its parent only after it has started a child, which would be left behind by a death
+  // before that. As the first process of a PID namespace it takes everything along, whenever it dies.
+  const bool takes_its_children_along = die_with_parent_ && argv_[0].ends_with("/bwrap");
+  const pid_t pid = takes_its_children_along ? fork_into_namespace(plan) : ::fork();
   if (pid < 0) return fail_errno("fork", errno);
   if (pid == 0) run_child(plan);
   report_write.reset();

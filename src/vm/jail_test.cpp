@@ -1,7 +1,9 @@
 #include "vm/jail.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -84,6 +86,43 @@ TEST_F(JailTest, UidsAreStableAndInRange) {
   EXPECT_NE(jail_uid_for("/run/sbx/a"), jail_uid_for("/run/sbx/b"));
   EXPECT_GE(*jail_uid_for("/run/sbx/a"), 200000U);
   EXPECT_LT(*jail_uid_for("/run/sbx/a"), 265536U);
+}
+
+// Processes that still run (a zombie does not) and have `mark` among their arguments.
+std::string running_with(const std::string& mark) {
+  std::string found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const auto arguments = read_file(entry.path() / "cmdline", 1U << 16U);
+    if (arguments && arguments->find(mark) != std::string::npos) found += entry.path().filename().string() + " ";
+  }
+  return found;
+}
+
+// Whenever the process that starts a jail is killed: before bubblewrap is there, while it sets up, when all runs.
+TEST_F(JailTest, NothingOfItOutlivesTheProcessThatStartedIt) {
+  for (const bool own_uid : {false, true}) {
+    const std::string mark = "jail-test-" + std::to_string(::getpid());
+    for (int i = 0; i < 60; ++i) {
+      const pid_t starter = ::fork();
+      ASSERT_GE(starter, 0);
+      if (starter == 0) {
+        JailSpec spec;
+        spec.argv = {"/usr/bin/sh", "-c", "while :; do sleep 1000; done", mark};
+        if (own_uid) spec.uid = jail_uid_for(folder_.path());
+        const auto child = jailed(spec).start();
+        for (;;) ::pause();
+      }
+      ::usleep(static_cast<useconds_t>(500 * i));
+      ::kill(starter, SIGKILL);
+      ASSERT_EQ(::waitpid(starter, nullptr, 0), starter);
+    }
+    std::string left = "?";
+    for (int i = 0; i < 200 && !left.empty(); ++i) {
+      ::usleep(50'000);
+      left = running_with(mark);
+    }
+    EXPECT_EQ(left, "");
+  }
 }
 
 }  // namespace
