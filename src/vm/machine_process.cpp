@@ -67,15 +67,27 @@ bool fits_in_memory(std::uint64_t size) {
   return at != std::string::npos && std::strtoull(text.c_str() + at + kName.size(), nullptr, 10) * 1024 > 2 * size;
 }
 
+// The same for every build of a template, so that the next one clears away what one that was killed has left.
+fs::path ram_in_memory(const fs::path& ram) {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
+  for (const char c : fs::absolute(ram).lexically_normal().string())
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  char name[64];
+  std::snprintf(name, sizeof name, "/dev/shm/sbx-template-%016llx", static_cast<unsigned long long>(hash));
+  return name;
+}
+
 // A template under construction writes all of its memory once (init_on_free). On a disk's file that costs 20 s of
 // writing back; so it is built in memory where there is enough, and save_template_state copies what is not zero.
 Result<UniqueFd> create_ram(StartSpec& spec) {
   const auto size = static_cast<off_t>(spec.machine.memory_mib) * 1024 * 1024;
   fs::path path = spec.ram;
-  if (fits_in_memory(static_cast<std::uint64_t>(size))) {
-    path = "/dev/shm/sbx-template-" + std::to_string(::getpid()) + "-" + spec.runtime_folder.filename().string();
-    std::error_code ignored;
-    fs::remove(path, ignored);
+  const fs::path in_memory = ram_in_memory(spec.ram);
+  std::error_code ignored;
+  fs::remove(in_memory, ignored);
+  // Somebody else may have taken the name: everybody may write there.
+  if (fits_in_memory(static_cast<std::uint64_t>(size)) && !fs::exists(fs::symlink_status(in_memory, ignored))) {
+    path = in_memory;
     spec.ram_in_jail = path;
   }
   auto fd = SBX_TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL), "creating the template's RAM");
