@@ -1,9 +1,11 @@
 // sbx-keeper --spec-fd N: runs one sandbox, or builds one template (docs/development/protocols.md, "Keeper launch").
 // What it runs is the keeper's supervisor; the worker is a program of its own (worker_main.cpp).
+#include <fcntl.h>
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <cstring>
@@ -28,6 +30,12 @@ Result<sbx::keeper::LaunchSpec> read_spec(int argc, char** argv) {
   return sbx::keeper::parse_launch_spec(text);
 }
 
+// For the daemon that finds us when its predecessor was killed before it knew our pid.
+void leave_pid(const sbx::keeper::LaunchSpec& spec) {
+  const auto file = sbx::open_file(spec.runtime_folder / "keeper.lock", O_WRONLY);
+  if (file) (void)sbx::write_all(file->get(), std::to_string(::getpid()));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -40,5 +48,6 @@ int main(int argc, char** argv) {
     std::cerr << spec.error().describe() << "\n";
     return 2;
   }
+  leave_pid(*spec);
   return sbx::keeper::Supervisor(std::move(*spec)).run();
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +19,25 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr std::size_t kLongestLine = 64U << 10U;
+constexpr const char* kLock = "keeper.lock";
+// A keeper that has not even written its pid by then is no keeper.
+constexpr auto kPidDeadline = std::chrono::seconds(10);
+
+// Locked from before the fork: the lock belongs to the open file, which the keeper inherits.
+Result<UniqueFd> make_lock(const std::filesystem::path& runtime_folder) {
+  const auto path = runtime_folder / kLock;
+  auto lock = SBX_TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL, 0600), "locking the runtime folder");
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return fail_errno("locking " + path.native(), errno);
+  return lock;
+}
+
+bool is_locked(int fd) {
+  if (::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    ::flock(fd, LOCK_UN);
+    return false;
+  }
+  return true;
+}
 
 std::string end_of_log(const std::filesystem::path& log) {
   auto text = read_file(log);
@@ -40,7 +60,10 @@ Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const n
   keeper.output.reset(ends[0]);
   UniqueFd write_end(ends[1]);
   auto log_file = SBX_TRY(open_file(log, O_WRONLY | O_CREAT | O_APPEND, 0600), "opening the keeper's log");
+  const std::string runtime_folder = text_field(spec, "runtime_folder");
+  const auto lock = SBX_TRY(make_lock(runtime_folder), "starting the keeper");
   Command command({program.native(), "--spec-fd", std::to_string(memory.get())});
+  command.keep_fd(lock.get());
   command.keep_fd(memory.get()).stdout_to(write_end.get()).stderr_to(log_file.get()).new_session();
   if (gateway_fd >= 0) command.keep_fd(gateway_fd);
   auto child = SBX_TRY(command.start(), "starting " + program.native());
@@ -50,6 +73,32 @@ Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const n
   if (!keeper.pidfd.valid()) return fail_errno("pidfd_open", errno);
   child.release();  // lives on without us; the store knows it, and whoever holds the pidfd reaps it
   return keeper;
+}
+
+Awaitable<Result<void>> end_unrecorded_keeper(std::filesystem::path runtime_folder) {
+  const auto executor = co_await asio::this_coro::executor;
+  const auto lock = open_file(runtime_folder / kLock, O_RDWR);
+  if (!lock) co_return Result<void>{};
+  const auto deadline = std::chrono::steady_clock::now() + kPidDeadline;
+  while (is_locked(lock->get())) {
+    char text[16] = {};
+    const bool written = ::pread(lock->get(), text, sizeof text - 1, 0) > 0;
+    UniqueFd process(written ? static_cast<int>(::syscall(SYS_pidfd_open, std::atoi(text), 0)) : -1);
+    // Locked still: so this is the one who wrote the pid, and no later process of that number.
+    if (process.valid() && is_locked(lock->get())) {
+      kill_process(process.get(), SIGKILL);
+      asio::posix::stream_descriptor ended(executor, process.release());
+      boost::system::error_code ignored;
+      co_await ended.async_wait(asio::posix::stream_descriptor::wait_read,
+                                asio::redirect_error(asio::use_awaitable, ignored));
+    }
+    if (std::chrono::steady_clock::now() > deadline)
+      co_return fail(ErrorCode::kTimeout, "a keeper holds " + runtime_folder.native() + " and does not end");
+    asio::steady_timer moment(executor, std::chrono::milliseconds(20));  // a lock tells nobody when it is released
+    boost::system::error_code ignored;
+    co_await moment.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  }
+  co_return Result<void>{};
 }
 
 Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline,

@@ -22,6 +22,11 @@ struct KeeperProcess {
 Result<KeeperProcess> spawn_keeper(const std::filesystem::path& program, const nlohmann::json& spec, int gateway_fd,
                                    const std::filesystem::path& log);
 
+// A keeper that runs on this runtime folder, although its pid got into no row (the daemon was killed before that), is
+// killed; returns when it has ended. spawn_keeper() locks a file in the folder that stays locked for as long as the
+// keeper lives, and the keeper writes its pid there before anything else.
+Awaitable<Result<void>> end_unrecorded_keeper(std::filesystem::path runtime_folder);
+
 // The keeper's one line on stdout: nothing if it says ready, else the Error it tells, or kTimeout, or (when it ended
 // without a word) kInternal with the end of its log.
 Awaitable<Result<void>> wait_until_ready(UniqueFd output, std::chrono::milliseconds deadline,

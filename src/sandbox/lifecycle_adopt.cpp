@@ -3,6 +3,7 @@
 #include <boost/asio/detached.hpp>
 
 #include "sandbox/json_fields.h"
+#include "sandbox/keeper_process.h"
 #include "sandbox/lifecycle.h"
 #include "store/clock.h"
 
@@ -26,6 +27,10 @@ Awaitable<void> Lifecycle::adopt() {
 
 Awaitable<void> Lifecycle::adopt_one(store::Sandbox row) {
   auto process = open_process(static_cast<pid_t>(row.keeper_pid), row.keeper_start);
+  if (!process) {
+    auto ended = co_await end_unrecorded_keeper(paths_.runtime(row.id));
+    if (!ended) co_return;  // what holds it is left alone, and the row as it is
+  }
   const bool half_made = row.state == store::State::kCreating || row.state == store::State::kRemoving;
   if (half_made) {
     if (process) {
@@ -74,6 +79,8 @@ Awaitable<void> Lifecycle::end_strangers(std::vector<store::Sandbox> rows) {
       auto answer = co_await (*client)->call("POST", "/stop", body, 10s);
       if (!answer) continue;
     }
+    auto ended = co_await end_unrecorded_keeper(entry.path());
+    if (!ended) continue;
     std::error_code ignored;
     fs::remove_all(entry.path(), ignored);
   }
