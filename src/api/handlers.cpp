@@ -7,6 +7,7 @@
 #include "api/views.h"
 #include "image/build.h"
 #include "sandbox/json_fields.h"
+#include "sandbox/known_members.h"
 #include "store/clock.h"
 
 namespace sbx::api {
@@ -18,6 +19,12 @@ using sandbox::int_field;
 using sandbox::text_field;
 
 namespace {
+
+// Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+template <typename... Names>
+Result<void> only(const json& body, Names... names) {
+  return sandbox::only_members(body, {names...});
+}
 
 json image_view(const image::ImageManifest& m) {
   return {{"id", m.id},
@@ -32,6 +39,8 @@ json image_view(const image::ImageManifest& m) {
 
 Result<json> exec_head(const json& body) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the command must be a JSON object");
+  SBX_CHECK(sandbox::only_members(body, {"argv", "env", "cwd", "user", "tty", "privileged", "stdin", "rows", "cols"}),
+            "reading the command");
   json head;
   const auto argv = SBX_TRY(sandbox::text_list(body, "argv"), "reading argv");
   if (argv.empty() || argv.front().empty()) return fail(ErrorCode::kInvalid, "argv must name a program");
@@ -118,6 +127,7 @@ SBX_HANDLER(remove_sandbox) {
 }
 
 SBX_HANDLER(start_sandbox) {
+  SBX_CO_CHECK(only(request.body, "cold"), "reading the request");
   sandbox::Lifecycle::StartOptions options;
   options.cold = bool_field(request.body, "cold");
   SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], options, std::move(progress)),
@@ -146,6 +156,7 @@ SBX_HANDLER(list_execs) {
 }
 
 SBX_HANDLER(signal_exec) {
+  SBX_CO_CHECK(only(request.body, "signal"), "reading the request");
   (void)progress;
   const std::string id = request.params["id"];
   json body;
@@ -155,6 +166,7 @@ SBX_HANDLER(signal_exec) {
 }
 
 SBX_HANDLER(resize_exec) {
+  SBX_CO_CHECK(only(request.body, "rows", "cols"), "reading the request");
   (void)progress;
   const std::string id = request.params["id"];
   json body;
@@ -165,6 +177,7 @@ SBX_HANDLER(resize_exec) {
 }
 
 SBX_HANDLER(prune) {
+  SBX_CO_CHECK(only(request.body, "until_ms", "dry_run"), "reading the request");
   (void)progress;
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   const std::int64_t until = int_field(request.body, "until_ms", store::now_ms());
@@ -182,6 +195,7 @@ SBX_HANDLER(prune) {
 }
 
 SBX_HANDLER(reset) {
+  SBX_CO_CHECK(only(request.body, "preserve_secrets"), "reading the request");
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   sandbox::Lifecycle::RemoveOptions options;
   options.force = true;

@@ -5,6 +5,7 @@
 #include "api/policy_views.h"
 #include "policy/rule_set.h"
 #include "sandbox/json_fields.h"
+#include "sandbox/known_members.h"
 
 namespace sbx::api {
 
@@ -26,6 +27,12 @@ Result<policy::Scope> scope_of(Daemon& daemon, const json& body) {
   if (const std::string name = text_field(body, "sandbox"); !name.empty())
     scope.sandbox_id = SBX_TRY(daemon.lifecycle.find(name), "looking for the sandbox").id;
   return scope;
+}
+
+// Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+template <typename... Names>
+Result<void> only(const json& body, Names... names) {
+  return sandbox::only_members(body, {names...});
 }
 
 json views_of(const std::vector<policy::StoredRule>& rules, const SandboxNames& names) {
@@ -62,6 +69,7 @@ Result<json> network_policy_of(Daemon& daemon, const std::string& sandbox_id) {
 }
 
 SBX_HANDLER(init_policy) {
+  SBX_CO_CHECK(only(request.body, "preset"), "reading the request");
   (void)progress;
   const std::string preset = text_field(request.body, "preset");
   SBX_CO_CHECK(daemon.lifecycle.policy().initialise(preset), "initialising the policy");
@@ -87,6 +95,9 @@ SBX_HANDLER(list_rules) {
 }
 
 SBX_HANDLER(add_rule) {
+  SBX_CO_CHECK(
+      only(request.body, "decision", "name", "resources", "protocols", "methods", "paths", "sandbox", "profile"),
+      "reading the request");
   (void)progress;
   SBX_CO_TRY(auto rule, parse_rule(request.body), "reading the rule");
   SBX_CO_TRY(rule.scope, scope_of(daemon, request.body), "reading the rule");
@@ -96,6 +107,7 @@ SBX_HANDLER(add_rule) {
 }
 
 SBX_HANDLER(remove_rules) {
+  SBX_CO_CHECK(only(request.body, "id", "resource", "methods", "paths", "sandbox", "profile"), "reading the request");
   (void)progress;
   policy::Selector selector;
   selector.id = text_field(request.body, "id");
@@ -109,6 +121,7 @@ SBX_HANDLER(remove_rules) {
 }
 
 SBX_HANDLER(check_policy) {
+  SBX_CO_CHECK(only(request.body, "target", "protocol", "method", "path", "sandbox", "profile"), "reading the request");
   (void)progress;
   SBX_CO_TRY(const auto target, parse_check(request.body), "reading the request");
   SBX_CO_TRY(const auto scope, scope_of(daemon, request.body), "reading the request");

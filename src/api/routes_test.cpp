@@ -39,6 +39,9 @@ TEST(ExecHead, KeepsEmptyArgumentsAndRefusesAnEmptyProgram) {
   EXPECT_FALSE(exec_head({{"argv", nlohmann::json::array()}}));
   EXPECT_FALSE(exec_head({{"argv", {1, 2}}}));
   EXPECT_FALSE(exec_head(nullptr));
+  const auto unknown = exec_head({{"argv", {"true"}}, {"detach", true}});
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().describe().find("\"detach\" is not known here"), std::string::npos);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "policy/policy_store.h"
 #include "sandbox/agents.h"
 #include "sandbox/json_fields.h"
+#include "sandbox/known_members.h"
 #include "sandbox/names.h"
 
 namespace sbx::sandbox {
@@ -27,6 +28,7 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
   if (entry.is_string()) {
     workspace.path = entry.get<std::string>();
   } else if (entry.is_object() && entry.contains("path") && entry["path"].is_string()) {
+    SBX_CHECK(only_members(entry, {"path", "readonly", "target"}), "reading a workspace");
     workspace.path = entry["path"].get<std::string>();
     if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean())
       workspace.readonly = *readonly;
@@ -106,6 +108,10 @@ std::int64_t most_memory_mib() {
 
 Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
+  SBX_CHECK(only_members(body, {"agent", "name", "image", "workspaces", "cpus", "memory_mib", "auto_stop_s", "env",
+                                "allow_network", "deny_network", "profiles", "labels", "ports", "protect", "hide",
+                                "protect_mode", "clone"}),
+            "reading the request");
   CreateRequest request;
   request.agent = SBX_TRY(text(body, "agent"), "reading agent");
   if (request.agent.empty()) request.agent = "shell";

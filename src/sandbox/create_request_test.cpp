@@ -21,6 +21,15 @@ TEST(CreateRequest, TakesDefaults) {
   EXPECT_TRUE(request->workspaces.empty());
 }
 
+TEST(CreateRequest, RefusesMembersThatItDoesNotKnow) {
+  const auto refused = parse_create_request({{"workspace", "/tmp"}}, "/nowhere");
+  ASSERT_FALSE(refused) << "a sandbox without the workspace that was asked for";
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalid);
+  EXPECT_NE(refused.error().describe().find("\"workspace\" is not known here; known: agent, "), std::string::npos);
+  EXPECT_FALSE(parse_create_request({{"workspaces", {{{"path", "/tmp"}, {"read_only", true}}}}}, "/nowhere"))
+      << "a workspace that would be writable";
+}
+
 TEST(CreateRequest, ChecksWorkspaces) {
   auto folder = TemporaryFolder::make("ws");
   ASSERT_TRUE(folder);
