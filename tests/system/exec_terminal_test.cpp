@@ -41,9 +41,13 @@ TEST(ExecTerminal, ControlKeysReachTheCommandAndNotUs) {
   Sandbox sandbox;
   {
     Terminal terminal(
-        on_terminal(sandbox, {"bash", "-c",
-                              "trap 'echo interrupted' INT; trap 'echo quitted; exit 9' QUIT; echo ready; "
-                              "while :; do sleep 0.1; done"}),
+        on_terminal(sandbox, {"python3", "-c",
+                              // Not bash: it forgets a SIGINT at which its child just ends by itself.
+                              "import os, signal\n"
+                              "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'interrupted\\n'))\n"
+                              "signal.signal(signal.SIGQUIT, lambda *_: (os.write(1, b'quitted\\n'), os._exit(9)))\n"
+                              "os.write(1, b'ready\\n')\n"
+                              "while True: signal.pause()\n"}),
         24, 80);
     const auto before = terminal.attributes();
     EXPECT_NE(before.c_lflag & ECHO, 0U);
