@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "wire/files_port.h"
+
 namespace sbx::files {
 namespace {
 
@@ -37,6 +39,12 @@ void append_inode(std::string& messages, NodeId node, bool contents) {
   append_head(messages, FUSE_NOTIFY_INVAL_INODE, sizeof(fuse_notify_inval_inode_out));
   append(messages, fuse_notify_inval_inode_out{node, contents ? 0 : -1, 0});
 }
+
+// How long after the guest's own change of a file or folder events there are taken for its echo. A program that builds
+// when it is told of a change, and writes where it watches, would otherwise never come to rest.
+constexpr std::chrono::milliseconds kEcho{1000};
+// The longest way from a workspace's root.
+constexpr std::size_t kMaxDepth = 512;
 
 // What the kernel calls a file made with O_TMPFILE in its events: '#' and the inode's number.
 bool is_nameless(std::string_view name) {
@@ -141,6 +149,7 @@ void Coherence::forgotten(Node& node) {
 
 void Coherence::reset() {
   entries_.clear();
+  changes_.clear();
   nodes_to_drop_.clear();
   names_.clear();
   names_count_ = 0;
@@ -184,6 +193,8 @@ void Coherence::on_entry_event(Node& folder, const std::string& name, std::uint3
   Node* node = nodes_.child(folder, name);
   if (node == nullptr) node = node_at(folder, name);
   if (node != nullptr) return on_node_event(*node, mask);
+  // Of no concern to the guest's kernel, which has not looked at it; its programs may watch the folder.
+  if ((mask & IN_MODIFY) != 0) changed(folder, name, nullptr);
   // Written through a descriptor that was opened before the file had a name: it may be any of them by now.
   if (is_nameless(name)) {
     nodes_.for_each([&](Node& any) {
@@ -203,6 +214,7 @@ void Coherence::contents_changed(Node& node, std::uint32_t mask) {
     }
   }
   drop_node(node, What::kContents);
+  if (node.parent != nullptr) changed(*node.parent, node.name, &node);
 }
 
 bool Coherence::as_told(Node& node) {
@@ -225,6 +237,7 @@ void Coherence::names_changed(Node& folder, const std::string& name, std::uint32
   nodes_.add_handle(folder);  // it must not go with its last child
   Node* known = nodes_.child(folder, name);
   Node* now = node_at(folder, name);
+  if (known != now || known == nullptr) changed(folder, name, nullptr);
   // It may have been written under another name before it came back to this one.
   if (known != nullptr && (mask & IN_MOVED_FROM) != 0) drop_node(*known, What::kContents);
   if (known == now && known != nullptr && known->told.valid && !as_told(*known)) {
@@ -248,6 +261,25 @@ void Coherence::names_changed(Node& folder, const std::string& name, std::uint32
     drop_node(folder, What::kAttributes);
   }
   nodes_.drop_handle(folder);
+}
+
+void Coherence::changed(const Node& folder, const std::string& name, const Node* node) {
+  const auto since = std::chrono::steady_clock::now() - kEcho;
+  if ((node != nullptr ? node->acted : folder.acted) > since) return;
+  if (changes_.size() < limits_.changes) changes_.insert({folder.id, name});
+}
+
+void Coherence::append_change(std::string& messages, const Node& folder, std::string_view name) {
+  std::vector<std::string_view> way{name};
+  const Node* at = &folder;
+  for (; !at->root; at = at->parent) {
+    if (at->parent == nullptr || way.size() > kMaxDepth) return;
+    way.push_back(at->name);
+  }
+  std::string path = std::to_string(nodes_.workspace_of(*at).index);
+  for (auto part = way.rbegin(); part != way.rend(); ++part) path.append("/").append(*part);
+  append_head(messages, wire::kHostChanged, path.size() + 1);
+  messages.append(path).push_back('\0');
 }
 
 void Coherence::drop_entry(const Node& folder, const std::string& name) { entries_.insert({folder.id, name}); }
@@ -310,6 +342,10 @@ std::size_t Coherence::flush(std::string& messages) {
     }
     append_inode(messages, id, what == What::kContents);
     ++count;
+  }
+  for (const auto& [folder, name] : std::exchange(changes_, {})) {
+    const Node* node = nodes_.find(folder);
+    if (node != nullptr) append_change(messages, *node, name);
   }
   return count;
 }

@@ -16,6 +16,9 @@
 // that no invalidation is lost. (Attributes have a version in the guest's kernel and pages a lock, against the same
 // races.)
 //
+// Programs in the guest that watch files (inotify) are told of the host's changes by messages of our own beside the
+// invalidations (wire::kHostChanged), with the place of what has changed.
+//
 // Thread safety: none.
 #pragma once
 
@@ -37,6 +40,7 @@ class Coherence {
   struct Limits {
     std::chrono::milliseconds lifetime{0};  // 0: nothing is ever cached
     std::size_t watches = 1U << 16U;
+    std::size_t changes = 1024;     // places in one flush that watching programs are told of; more are not told
     std::size_t names = 1U << 16U;  // that the guest was told are missing, or that a file has left
   };
 
@@ -104,6 +108,11 @@ class Coherence {
   void names_changed(Node& folder, const std::string& name, std::uint32_t mask);
   Node* node_at(Node& folder, const std::string& name);
 
+  // For programs that watch: the host has changed what is at this place, unless it is the echo of the guest's own
+  // doing.
+  void changed(const Node& folder, const std::string& name, const Node* node);
+  void append_change(std::string& messages, const Node& folder, std::string_view name);
+
   enum class What { kAttributes, kContents };
   void drop_entry(const Node& folder, const std::string& name);
   void drop_node(Node& node, What what);
@@ -118,6 +127,7 @@ class Coherence {
   std::unordered_map<NodeId, std::unordered_set<std::string>> names_;
   std::size_t names_count_ = 0;
   std::unordered_set<Entry, EntryHash> entries_;
+  std::unordered_set<Entry, EntryHash> changes_;
   std::unordered_map<NodeId, What> nodes_to_drop_;
   bool everything_ = false;  // events were lost
 };

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "files/fuse_client_test_support.h"
+#include "wire/files_port.h"
 
 namespace sbx::files {
 namespace {
@@ -33,7 +34,9 @@ class CoherenceTest : public testing::Test {
       std::memcpy(&header, rest.data(), sizeof(header));
       EXPECT_EQ(header.unique, 0U);
       const Answer body{0, std::string(rest.substr(sizeof(header), header.len - sizeof(header)))};
-      if (header.error == FUSE_NOTIFY_INVAL_ENTRY) {
+      if (header.error == wire::kHostChanged) {
+        changes_.emplace_back(body.payload.c_str());
+      } else if (header.error == FUSE_NOTIFY_INVAL_ENTRY) {
         const auto out = body.as<fuse_notify_inval_entry_out>();
         EXPECT_EQ(body.payload.size(), sizeof(out) + out.namelen + 1);
         all.push_back({header.error, out.parent, body.payload.substr(sizeof(out), out.namelen), false});
@@ -61,6 +64,7 @@ class CoherenceTest : public testing::Test {
 
   FuseClient client_{Dispatcher::Limits{.nodes = {}, .cache = std::chrono::seconds(kLifetime)}, 41};
   NodeId root_ = client_.ws0();
+  std::vector<std::string> changes_;  // that programs which watch are told of, by notifications() so far
 };
 
 TEST_F(CoherenceTest, NamesAttributesAndMissingNamesGetALongLife) {
@@ -116,6 +120,32 @@ TEST_F(CoherenceTest, DeletionAndReplacementDropTheName) {
   const auto all = notifications();
   EXPECT_TRUE(told(all, entry(root_, "f")));
   EXPECT_TRUE(told(all, entry(root_, "g")));
+}
+
+TEST_F(CoherenceTest, WatchersAreToldOfTheHostsChangesAndNotOfTheGuests) {
+  std::filesystem::create_directories(client_.host("d"));
+  write_host("d/f", "text");
+  write_host("d/unseen", "text");
+  const auto folder = client_.lookup(root_, "d").node();
+  const auto file = client_.lookup(folder, "f").node();
+  (void)notifications();
+  changes_.clear();
+  write_host("d/f", "other");
+  write_host("d/unseen", "other");
+  write_host("d/new", "");
+  (void)notifications();
+  std::ranges::sort(changes_);
+  EXPECT_EQ(changes_, (std::vector<std::string>{"0/d/f", "0/d/new", "0/d/unseen"}));
+  changes_.clear();
+  std::filesystem::remove(client_.host("d/new"));
+  (void)notifications();
+  EXPECT_EQ(changes_, std::vector<std::string>{"0/d/new"});
+  changes_.clear();
+  client_.write(file, 0, "guest");
+  client_.create(folder, "mine");
+  client_.ask(FUSE_UNLINK, folder, name_of("mine"));
+  (void)notifications();
+  EXPECT_EQ(changes_, std::vector<std::string>{});
 }
 
 TEST_F(CoherenceTest, AFolderThatStaysInItsPlaceIsNeverDropped) {

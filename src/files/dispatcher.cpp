@@ -127,7 +127,10 @@ Outcome<Dispatcher::Target> Dispatcher::target(NodeId id, Intent intent) {
   Node* node = nodes_.find(id);
   if (node == nullptr) return std::unexpected(ESTALE);
   node->met = true;
-  if (intent == Intent::kChange && nodes_.workspace_of(*node).readonly) return std::unexpected(EROFS);
+  if (intent == Intent::kChange) {
+    if (nodes_.workspace_of(*node).readonly) return std::unexpected(EROFS);
+    node->acted = std::chrono::steady_clock::now();
+  }
   auto fd = nodes_.descriptor(*node);
   if (!fd) return std::unexpected(fd.error());
   return Target{node, std::move(*fd)};

@@ -21,6 +21,7 @@
 #include "base/file.h"
 #include "files/dispatcher.h"
 #include "files/session.h"
+#include "wire/files_port.h"
 
 namespace sbx::files {
 namespace {
@@ -63,6 +64,7 @@ void relay(int fuse, int stream, std::atomic<std::uint64_t>& notified) {
   while (read_exactly(message.data(), sizeof(header))) {
     std::memcpy(&header, message.data(), sizeof(header));
     if (!read_exactly(message.data() + sizeof(header), header.len - sizeof(header))) break;
+    if (header.unique == 0 && header.error == wire::kHostChanged) continue;
     if (header.unique == 0) {
       const std::lock_guard lock(mutex);
       waiting.emplace_back(message.data(), header.len);

@@ -177,6 +177,7 @@ void NodeTable::free(Node& node) {
   node.watch = -1;
   node.listed = node.met = false;
   node.told = {};
+  node.acted = {};
   node.invalidated_modified = -1;
   node.id += 1ULL << 32U;  // the next generation
   free_.push_back(slot_of(node.id));

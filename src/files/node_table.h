@@ -9,6 +9,7 @@
 // Thread safety: none.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -61,7 +62,8 @@ struct Node {
   bool listed = false;  // a folder whose entries the guest may have cached
   bool met = false;     // the guest has used its id, and so has an inode for it
   Told told;
-  std::int64_t invalidated_modified = -1;  // mtime and size when the guest was last told to drop the contents
+  std::chrono::steady_clock::time_point acted{};  // when the guest last changed it, or names in it
+  std::int64_t invalidated_modified = -1;         // mtime and size when the guest was last told to drop the contents
   std::uint64_t invalidated_size = 0;
 
   bool is_folder() const { return S_ISDIR(type); }

@@ -27,6 +27,8 @@
 #include "guest/port_filter.h"
 #include "guest/users.h"
 #include "guest/virtio_port.h"
+#include "guest/watch_waker.h"
+#include "wire/files_port.h"
 #include "wire/resync.h"
 
 namespace sbx::guest {
@@ -108,13 +110,18 @@ bool resynchronise(Port& port, Nonce& nonce) {
   }
 }
 
+// The kernel hands out whole requests only.
+fuse_in_header header_of(const char* request) {
+  fuse_in_header header;
+  std::memcpy(&header, request, sizeof header);
+  return header;
+}
+
 // The errno that the file server would answer this request with, whatever the file: asking it is saved, and it is asked
 // often (a program that opens a file as a stream asks whether it is a terminal, the kernel asks for the capabilities of
 // what is written or executed, ls for access lists). 0: the request is the server's.
 int refusal(std::string_view request) {
-  fuse_in_header header;
-  if (request.size() < sizeof header) return 0;
-  std::memcpy(&header, request.data(), sizeof header);
+  const auto header = header_of(request.data());
   if (header.opcode == FUSE_IOCTL) return ENOSYS;
   if (header.opcode != FUSE_GETXATTR || request.size() < sizeof header + sizeof(fuse_getxattr_in)) return 0;
   return request.substr(sizeof header + sizeof(fuse_getxattr_in)).starts_with("user.") ? 0 : EOPNOTSUPP;
@@ -122,8 +129,12 @@ int refusal(std::string_view request) {
 
 class Relay {
  public:
-  Relay(Port port, Nonce nonce, UniqueFd fuse, RelayCounter counter)
-      : port_(std::move(port)), nonce_(nonce), fuse_(std::move(fuse)), counter_(std::move(counter)) {}
+  Relay(Port port, Nonce nonce, UniqueFd fuse, RelayCounter counter, WatchWaker waker)
+      : port_(std::move(port)),
+        nonce_(nonce),
+        fuse_(std::move(fuse)),
+        counter_(std::move(counter)),
+        waker_(std::move(waker)) {}
 
   void start() {
     std::thread([this] { from_kernel(); }).detach();
@@ -150,14 +161,29 @@ class Relay {
         refuse(message.data(), error);
         continue;
       }
+      if (const auto asked = header_of(message.data());
+          asked.opcode == FUSE_SETATTR && asked.pid == static_cast<std::uint32_t>(waker_.pid())) {
+        if (!ask_attributes(asked)) finish();
+        continue;
+      }
       if (!port_.write(message.data(), static_cast<std::size_t>(size))) finish();
     }
   }
 
+  // The answer to GETATTR looks like that to SETATTR.
+  bool ask_attributes(fuse_in_header header) const {
+    struct {
+      fuse_in_header header;
+      fuse_getattr_in body;
+    } request{header, {}};
+    request.header.len = sizeof request;
+    request.header.opcode = FUSE_GETATTR;
+    return port_.write(reinterpret_cast<const char*>(&request), sizeof request);
+  }
+
   // The kernel does not mind that the answer comes at once, from the same thread.
   void refuse(const char* request, int error) {
-    fuse_in_header asked;
-    std::memcpy(&asked, request, sizeof asked);
+    const auto asked = header_of(request);
     const fuse_out_header answer{sizeof answer, -error, asked.unique};
     deliver({reinterpret_cast<const char*>(&answer), sizeof answer});
   }
@@ -218,6 +244,12 @@ class Relay {
       queued_bytes_ -= message.size();
       changed_.notify_all();
       lock.unlock();
+      fuse_out_header header;
+      std::memcpy(&header, message.data(), sizeof header);
+      if (header.error == wire::kHostChanged) {
+        waker_.changed(message.c_str() + sizeof header);
+        continue;
+      }
       deliver(message);
       counter_.add(1);
     }
@@ -227,6 +259,7 @@ class Relay {
   Nonce nonce_;
   UniqueFd fuse_;
   RelayCounter counter_;
+  WatchWaker waker_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::string> notifications_;
@@ -292,12 +325,14 @@ void read_far_ahead() {
 }
 
 Result<void> serve(const std::vector<Workspace>& workspaces, const RelayCounter& counter) {
+  auto waker = SBX_TRY(WatchWaker::start(kMountPoint), "starting the files session");
   const auto path = SBX_TRY(find_port("sbx.files"), "opening the files port");
   Port port(SBX_TRY(open_file(path, O_RDWR), "opening the files port"));
   Nonce nonce{};
   if (!resynchronise(port, nonce)) return fail(ErrorCode::kUnavailable, "the files port cannot be written");
   auto fuse = SBX_TRY(mount_fuse(), "starting the files session");
-  auto* relay = new Relay(std::move(port), nonce, std::move(fuse), counter);  // its threads live as long as the process
+  auto* relay = new Relay(std::move(port), nonce, std::move(fuse), counter,
+                          std::move(waker));  // its threads live as long as the process
   relay->start();
   relay->wait_for_first_answer();
   read_far_ahead();

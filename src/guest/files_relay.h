@@ -1,7 +1,8 @@
 // The files relay: a process of its own (a fork of PID 1, before any thread) that carries the messages of /dev/fuse to
-// the files port and back, unchanged. Three threads: kernel to host, host to kernel, and notifications, since an
-// invalidation may block in the kernel on a page whose READ reply is behind it in the stream. When the host side goes
-// away the process ends, /dev/fuse closes, and open files get ENOTCONN.
+// the files port and back, unchanged but for those with one answer and those of WatchWaker. Three threads: kernel to
+// host, host to kernel, and notifications, since an invalidation may block in the kernel on a page whose READ reply is
+// behind it in the stream. When the host side goes away the process ends, /dev/fuse closes, and open files get
+// ENOTCONN.
 #pragma once
 
 #include <string_view>

@@ -205,6 +205,36 @@ TEST_F(Coherence, AFolderThatTheSandboxMakesStaysTheWorkingDirectory) {
   EXPECT_EQ(worker.out, host("made").string() + "\n") << worker.err;
 }
 
+// fs.watch is inotify.
+TEST_F(Coherence, ProgramsThatWatchAreToldOfHostEdits) {
+  constexpr std::string_view kWatcher = R"(
+const fs = require("fs"), names = new Set();
+fs.watch(".", (kind, name) => {
+  names.add(name);
+  if (names.has("old") && names.has("new")) { console.log(fs.readFileSync("old", "utf8")); process.exit(0); }
+});
+fs.writeFileSync("../watching", "");
+setTimeout(() => { console.log([...names]); process.exit(1); }, 100000);
+)";
+  fs::create_directory(host("watched"));
+  write_host(host("watched/old"), "before");
+  write_host(host("watcher.js"), kWatcher);
+  Outcome watcher;
+  std::jthread running([&] { watcher = sandbox->shell("cd watched; node ../watcher.js"); });
+  ASSERT_TRUE(eventually([&] { return fs::exists(host("watching")); }, 60));
+  write_host(host("watched/old"), "after");
+  write_host(host("watched/new"), "");
+  struct stat edited {};
+  ASSERT_EQ(::stat(host("watched/old").c_str(), &edited), 0);
+  running.join();
+  EXPECT_EQ(watcher.status, 0) << watcher.out << watcher.err;
+  EXPECT_EQ(watcher.out, "after\n");
+  struct stat now {};
+  ASSERT_EQ(::stat(host("watched/old").c_str(), &now), 0);
+  EXPECT_EQ(now.st_ctim.tv_nsec, edited.st_ctim.tv_nsec);  // waking the watcher has left no trace
+  EXPECT_EQ(now.st_mtim.tv_nsec, edited.st_mtim.tv_nsec);
+}
+
 TEST_F(Coherence, ACommandThatWaitsForAHostEditGetsIt) {
   write_host(host("log"), "one\n");
   Outcome follower;
