@@ -77,7 +77,9 @@ SBX_HANDLER(list_sandboxes) {
   json list = json::array();
   const auto label = request.query.find("label");
   for (const auto& row : rows) {
-    if (label == request.query.end() || has_label(row, label->second)) list.push_back(sandbox_view(row));
+    if (label != request.query.end() && !has_label(row, label->second)) continue;
+    list.push_back(sandbox_view(row));
+    if (json ports = ports_of(daemon, row.id, true); !ports.empty()) list.back()["ports"] = std::move(ports);
   }
   co_return json{{"sandboxes", list}};
 }
@@ -87,7 +89,9 @@ SBX_HANDLER(create_sandbox) {
              "reading the request");
   SBX_CO_TRY(const auto row, co_await daemon.lifecycle.create(std::move(wanted), std::move(progress)),
              "creating a sandbox");
-  co_return sandbox_view(row);
+  json view = sandbox_view(row);
+  if (json ports = ports_of(daemon, row.id, true); !ports.empty()) view["ports"] = std::move(ports);
+  co_return view;
 }
 
 SBX_HANDLER(get_sandbox) {
@@ -113,6 +117,7 @@ SBX_HANDLER(get_sandbox) {
   }
   SBX_CO_TRY(const json policy, network_policy_of(daemon, row.id), "inspecting a sandbox");
   view["network_policy"] = policy;
+  if (json ports = ports_of(daemon, row.id, true); !ports.empty()) view["ports"] = std::move(ports);
   const json secrets = co_await secrets_of(daemon, row.id);
   if (!secrets.empty()) view["secrets"] = secrets;
   co_return view;

@@ -15,6 +15,8 @@ SBX_HANDLER(get_sandbox);
 SBX_HANDLER(remove_sandbox);
 SBX_HANDLER(start_sandbox);
 SBX_HANDLER(stop_sandbox);
+SBX_HANDLER(list_ports);
+SBX_HANDLER(change_ports);
 SBX_HANDLER(run_detached);
 SBX_HANDLER(list_execs);
 SBX_HANDLER(signal_exec);
@@ -48,6 +50,9 @@ Awaitable<nlohmann::json> secrets_of(Daemon& daemon, std::string sandbox_id);
 
 // What policy a sandbox is under: {"scope":"global|sandbox","preset"?,"profiles"?}.
 Result<nlohmann::json> network_policy_of(Daemon& daemon, const std::string& sandbox_id);
+
+// What a sandbox publishes, as in GET /v1/sandboxes/{name}/ports.
+nlohmann::json ports_of(Daemon& daemon, const std::string& sandbox_id, bool only_listening);
 
 // An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
 Result<nlohmann::json> exec_head(const nlohmann::json& body);

@@ -45,6 +45,8 @@ const std::vector<Route>& route_table() {
       {"DELETE", "/v1/sandboxes/{name}", Kind::kJson, remove_sandbox},
       {"POST", "/v1/sandboxes/{name}/start", Kind::kJson, start_sandbox},
       {"POST", "/v1/sandboxes/{name}/stop", Kind::kJson, stop_sandbox},
+      {"GET", "/v1/sandboxes/{name}/ports", Kind::kJson, list_ports},
+      {"POST", "/v1/sandboxes/{name}/ports", Kind::kJson, change_ports},
       {"GET", "/v1/sandboxes/{name}/attach", Kind::kAttach, nullptr},
       {"GET", "/v1/sandboxes/{name}/execs", Kind::kJson, list_execs},
       {"POST", "/v1/sandboxes/{name}/execs", Kind::kJson, run_detached},

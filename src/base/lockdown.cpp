@@ -85,6 +85,11 @@ void SystemCallFilter::allow_if(int call, scmp_arg_cmp condition) {
   if (error_ == 0) error_ = seccomp_rule_add_array(filter_.get(), SCMP_ACT_ALLOW, call, 1, &condition);
 }
 
+void SystemCallFilter::allow_if(int call, scmp_arg_cmp condition, scmp_arg_cmp and_this) {
+  const scmp_arg_cmp conditions[] = {condition, and_this};
+  if (error_ == 0) error_ = seccomp_rule_add_array(filter_.get(), SCMP_ACT_ALLOW, call, 2, conditions);
+}
+
 void SystemCallFilter::refuse(int call, int error_number) {
   const auto action = SCMP_ACT_ERRNO(static_cast<std::uint32_t>(error_number));
   if (error_ == 0) error_ = seccomp_rule_add_array(filter_.get(), action, call, 0, nullptr);

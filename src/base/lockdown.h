@@ -27,6 +27,7 @@ class SystemCallFilter {
   SystemCallFilter();
   void allow(std::span<const int> calls);
   void allow_if(int call, scmp_arg_cmp condition);
+  void allow_if(int call, scmp_arg_cmp condition, scmp_arg_cmp and_this);
   void refuse(int call, int error_number);
   // Threads that exist already are confined as well, not only this one and those it starts.
   void include_all_threads();

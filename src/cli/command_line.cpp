@@ -38,8 +38,10 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
       ->allow_extra_args(false);
   command->add_option("--profile", o.profiles, "named set of network rules (sbx policy profile)")
       ->allow_extra_args(false);
-  refuse_flags(command, {"--clone", "-p,--publish", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills",
-                         "--pull", "--gpu"});
+  command->add_option("-p,--publish", o.ports, "port to publish: [[HOST_IP:]HOST_PORT:]SANDBOX_PORT[/PROTOCOL]")
+      ->allow_extra_args(false);
+  refuse_flags(command,
+               {"--clone", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"});
 }
 
 }  // namespace
@@ -114,6 +116,17 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   inspect_command->add_option("SANDBOX", *name)->required();
   inspect_command->add_flag("--json", *json, "as JSON");
   on(inspect_command, [name, json](const ApiClient& client) { return inspect(client, *name, *json); });
+
+  auto o = std::make_shared<PortsOptions>();
+  auto* ports_command = app.add_subcommand("ports", "published ports of a sandbox");
+  ports_command->add_option("SANDBOX", o->sandbox)->required();
+  ports_command
+      ->add_option("--publish", o->publish, "[[HOST_IP:]HOST_PORT:]SANDBOX_PORT[/PROTOCOL]; on the loopback by default")
+      ->allow_extra_args(false);
+  ports_command->add_option("--unpublish", o->unpublish, "the same, or SANDBOX_PORT for all of its mappings")
+      ->allow_extra_args(false);
+  ports_command->add_flag("--json", o->json, "as JSON");
+  on(ports_command, [o](const ApiClient& client) { return ports(client, *o); });
 
   auto* stop_command = app.add_subcommand("stop", "stop sandboxes; their state is kept");
   stop_command->add_option("SANDBOX", *names)->required();
@@ -222,8 +235,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     }
   }
   // Commands of the reference that this version lacks, whatever their arguments.
-  static const std::set<std::string> kMissing = {"attach",   "env",   "kit",    "mcp", "mount", "move", "ports",
-                                                 "settings", "setup", "skills", "ssh", "ttl",   "tui",  "volume"};
+  static const std::set<std::string> kMissing = {"attach", "env",    "kit", "mcp", "mount", "move",  "settings",
+                                                 "setup",  "skills", "ssh", "ttl", "tui",   "volume"};
   const auto verb =
       std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (verb != words.end() && kMissing.contains(*verb)) {

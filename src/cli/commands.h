@@ -16,7 +16,7 @@ struct CreateOptions {
   std::string name, memory, image, auto_stop;
   long cpus = 0;
   std::vector<std::string> env, env_files, labels;
-  std::vector<std::string> allow_network, deny_network, profiles;
+  std::vector<std::string> allow_network, deny_network, profiles, ports;
   bool quiet = false;
 };
 struct RunOptions {
@@ -37,6 +37,11 @@ struct PruneOptions {
   bool dry_run = false, json = false, force = false;
   std::vector<std::string> filters;
 };
+struct PortsOptions {
+  std::string sandbox;
+  std::vector<std::string> publish, unpublish;
+  bool json = false;
+};
 struct RemoveOptions {
   std::vector<std::string> names;
   bool all = false, force = false;
@@ -47,6 +52,7 @@ Result<int> run_agent(const ApiClient&, const RunOptions&);
 Result<int> exec(const ApiClient&, const ExecOptions&);
 Result<int> list(const ApiClient&, const ListOptions&);
 Result<int> inspect(const ApiClient&, const std::string& name, bool json);
+Result<int> ports(const ApiClient&, const PortsOptions&);
 Result<int> stop(const ApiClient&, const std::vector<std::string>& names);
 Result<int> remove(const ApiClient&, const RemoveOptions&);
 Result<int> prune(const ApiClient&, const PruneOptions&);
@@ -68,6 +74,8 @@ Result<int> template_list(const ApiClient&, bool json, bool quiet);
 Result<int> remove_artifacts(const ApiClient&, const std::string& kind, const std::vector<std::string>& ids);
 
 // Shared by the commands.
+// One of the API's ports, as "127.0.0.1:8080->3000/tcp".
+std::string port_text(const nlohmann::json& port, const std::string& arrow, const std::string& suffix = "");
 void print_json(const nlohmann::json& value);
 // kInvalid when stdin is no terminal; a "no" is kInvalid too.
 Result<void> confirm(const std::string& question);

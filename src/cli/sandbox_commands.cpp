@@ -59,6 +59,7 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
   body["allow_network"] = split_lists(options.allow_network);
   body["deny_network"] = split_lists(options.deny_network);
   body["profiles"] = split_lists(options.profiles);
+  if (!options.ports.empty()) body["ports"] = options.ports;
   SBX_CHECK(choose_policy_once(client), "choosing a policy");
   body["labels"] = json::object();
   for (const auto& label : options.labels) {
@@ -85,6 +86,8 @@ Result<int> create(const ApiClient& client, const CreateOptions& options) {
               << "\n";
   }
   std::cout << "  Agent: " << made.value("agent", "") << "\n";
+  for (const auto& port : made.value("ports", json::array()))
+    std::cout << "  Published " << port_text(port, " -> ") << "\n";
   return 0;
 }
 
@@ -126,7 +129,12 @@ Result<int> list(const ApiClient& client, const ListOptions& options) {
     std::string workspaces;
     for (const auto& path : entry.value("workspaces", json::array()))
       workspaces += (workspaces.empty() ? "" : ", ") + path.get<std::string>();
-    table.push_back({entry.value("name", ""), entry.value("agent", ""), entry.value("status", ""), "", workspaces});
+    std::string ports;
+    for (const auto& port : entry.value("ports", json::array())) {
+      const bool v6 = port.value("host_ip", "").find(':') != std::string::npos;
+      ports += (ports.empty() ? "" : ", ") + port_text(port, "->", v6 ? "6" : "4");
+    }
+    table.push_back({entry.value("name", ""), entry.value("agent", ""), entry.value("status", ""), ports, workspaces});
   }
   std::cout << format_table(table);
   return 0;
@@ -140,6 +148,9 @@ Result<int> inspect(const ApiClient& client, const std::string& name, bool as_js
     view["workspace"] = workspaces.front();
   else
     view.erase("workspaces");
+  if (view.contains("ports")) {
+    for (auto& port : view["ports"]) port = port_text(port, "->");
+  }
   if (view.contains("uptime_ms")) view["uptime"] = store::describe_duration(view["uptime_ms"].get<std::int64_t>());
   const json daemon = SBX_TRY(client.call("GET", "/v1/daemon"), "inspecting the daemon");
   view["daemon_version"] = daemon.value("version", "");

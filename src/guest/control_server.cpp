@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "guest/exec_session.h"
+#include "guest/forward.h"
 #include "guest/identity.h"
 #include "guest/power.h"
 #include "guest/warm_up.h"
@@ -143,6 +144,10 @@ Awaitable<void> handle_control_request(Guest& guest, Stream stream) {
   const std::string path = stream->request().path;
   if (method == "POST" && path == "/exec") {
     co_await serve_exec(guest, stream);
+    co_return;
+  }
+  if (method == "CONNECT") {
+    co_await serve_forward(stream);
     co_return;
   }
   if (method == "GET" && path == "/status") {

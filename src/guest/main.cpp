@@ -44,9 +44,12 @@ Awaitable<void> serve_control_port(Guest& guest) {
   guest.boot_ms = boot_milliseconds();
   console_line("control port open");
   PortSessions sessions(guest.executor, *std::move(port), PortPeer::kClient, [&guest](PortSessions::Descriptor near) {
-    return wire::Http2Session::server(std::move(near), [&guest](std::shared_ptr<wire::Http2Stream> stream) {
+    const auto handler = [&guest](std::shared_ptr<wire::Http2Stream> stream) {
       return handle_control_request(guest, std::move(stream));
-    });
+    };
+    wire::Http2Limits limits;
+    limits.extended_connect = true;  // CONNECT-UDP
+    return wire::Http2Session::server(std::move(near), handler, limits);
   });
   co_await sessions.run();
 }

@@ -54,7 +54,10 @@ Keeper::Keeper(asio::io_context& io, WorkerSpec spec, SupervisorClient& supervis
       guest_(io.get_executor(), [&supervisor] { return supervisor.ask(Request::kConnectControl); }),
       files_(io.get_executor()),
       execs_(io.get_executor(), guest_, [this] { return files_.ask(); }),
-      acceptor_(io, asio::local::stream_protocol(), listener.release()) {}
+      ports_(io.get_executor(), guest_),
+      acceptor_(io, asio::local::stream_protocol(), listener.release()) {
+  supervisor.on_port_event([this](Received event) { ports_.handle(std::move(event)); });
+}
 
 Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
   auto started = co_await start(std::move(qmp), std::move(state));
@@ -214,11 +217,17 @@ Awaitable<json> Keeper::status() {
   document["sessions"] = execs_.attached();
   document["disk_full"] = disk_full_;
   document["detached"] = execs_.detached_running();
-  const auto idle = execs_.idle_since();
-  document["idle_since_ms"] =
-      idle ? json(std::chrono::duration_cast<std::chrono::milliseconds>(idle->time_since_epoch()).count())
-           : json(nullptr);
+  document["connections"] = ports_.connections();
+  document["idle_since_ms"] = idle_since();
   co_return document;
+}
+
+// Milliseconds since 1970; null while a session or a connection to a published port is open.
+json Keeper::idle_since() const {
+  const auto execs = execs_.idle_since();
+  const auto ports = ports_.idle_since();
+  if (!execs || !ports) return nullptr;
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::max(*execs, *ports).time_since_epoch()).count();
 }
 
 Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
@@ -230,6 +239,7 @@ Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
     co_return co_await wire::send_error(*stream, error);
   }
   state_ = State::kStopping;
+  ports_.close();
   guest_.parking().end();
   spdlog::info("stopping ({})", mode);
   supervisor_.tell(Request::kStopping, static_cast<int>(stop_mode(mode)));

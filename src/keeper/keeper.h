@@ -11,6 +11,7 @@
 #include "keeper/exec_table.h"
 #include "keeper/files_barrier.h"
 #include "keeper/guest_link.h"
+#include "keeper/published_ports.h"
 #include "keeper/supervisor_client.h"
 #include "keeper/worker_spec.h"
 #include "vm/machine_control.h"
@@ -43,6 +44,7 @@ class Keeper {
   wire::Awaitable<Result<bool>> stop_machine(std::string mode);
   wire::Awaitable<Result<void>> stop_clean();
   wire::Awaitable<nlohmann::json> status();
+  nlohmann::json idle_since() const;
   void leave(const std::string& message);
 
   boost::asio::io_context& io_;
@@ -51,6 +53,7 @@ class Keeper {
   GuestLink guest_;
   FilesBarrier files_;
   ExecTable execs_;
+  PublishedPorts ports_;
   State state_ = State::kStarting;
   bool disk_full_ = false;
   std::unique_ptr<vm::MachineControl> machine_;

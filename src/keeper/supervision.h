@@ -39,6 +39,10 @@ enum class Event : std::uint32_t {
   kMachineEnded,   // by itself; `value` its exit code, `more` its signal
   kFilesReplaced,  // another sbx-files is connected: the workspaces must be mounted anew
   kProcesses,      // `value` QEMU's pid, `more` that of sbx-files, 0 for none; to show to people
+  kPublish,        // `value`: port in the sandbox, `more`: an id; of TCP with the listening socket
+  kWithdraw,       // `more`: the id
+  kFlow,           // a client of the UDP port with the id `value`; `more`: an id; with a socket connected to it
+  kPacket,         // that it sent: `value`, `more` as of its kFlow; with a pipe that holds the bytes
 };
 
 struct Message {

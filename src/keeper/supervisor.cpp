@@ -1,9 +1,11 @@
 #include "keeper/supervisor.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,6 +41,14 @@ constexpr auto kFarewell = 5s;
 
 std::string dump(const json& document) { return document.dump(-1, ' ', false, json::error_handler_t::replace); }
 
+// Half of what fits: room for what must not be lost.
+constexpr int kMostUnread = 64 << 10;
+
+int unread_bytes(int socket) {
+  int bytes = 0;
+  return ::ioctl(socket, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
 // The end of a template's console, for an error that tells why a boot failed.
 std::string console_tail(const LaunchSpec& spec) {
   const auto text = read_file(spec.runtime_folder / "console.log").value_or("");
@@ -53,7 +63,10 @@ void report_line(const json& line) {
   if (const auto null = open_file("/dev/null", O_WRONLY)) ::dup2(null->get(), STDOUT_FILENO);
 }
 
-Supervisor::Supervisor(LaunchSpec spec) : spec_(std::move(spec)) {
+Supervisor::Supervisor(LaunchSpec spec)
+    : spec_(std::move(spec)),
+      ports_([this](Event event, std::int32_t value, std::int32_t more, int fd) { tell(event, value, more, fd); },
+             [this] { return unread_bytes(socket_.get()) < kMostUnread; }) {
   if (!spec_.workspaces.empty()) {
     servers_.push_back({"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()});
   }
@@ -74,6 +87,7 @@ int Supervisor::run() {
 Result<void> Supervisor::start() {
   if (spec_.mode != LaunchMode::kTemplate) {
     listener_ = SBX_TRY(vm::listen_in(spec_.runtime_folder, "keeper.sock"), "listening on keeper.sock");
+    SBX_CHECK(ports_.listen(spec_.runtime_folder), "listening on ports.sock");
     SBX_CHECK(ensure_disk(spec_), "making the sandbox's disk");
   }
   if (spec_.mode == LaunchMode::kResume && !std::filesystem::exists(spec_.memory_image())) {
@@ -173,6 +187,8 @@ void Supervisor::watch() {
     for (const Server& server : servers_) {
       watched.push_back({server.process.running() ? server.process.pidfd() : -1, POLLIN, 0});
     }
+    const auto ports = ports_.watched();
+    for (const int fd : ports) watched.push_back({fd, POLLIN, 0});
     int timeout = -1;
     if (const auto deadline = next_deadline()) {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
@@ -195,6 +211,9 @@ void Supervisor::watch() {
     if (watched[2].revents != 0 && !machine_end_) machine_ended();
     for (std::size_t i = 0; i < servers_.size(); ++i) {
       if (watched[3 + i].revents != 0) replace(servers_[i]);
+    }
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+      if (watched[3 + servers_.size() + i].revents != 0) ports_.take(ports[i]);
     }
   }
 }
@@ -237,6 +256,7 @@ void Supervisor::obey(const Message& request) {
     case Request::kStopping:
       if (!stopping_) stopping_ = static_cast<StopMode>(std::clamp(request.value, 0, 2));
       spdlog::info("stopping");
+      ports_.close();
       return;
     case Request::kLeave:
       message_ = text_of(request);
@@ -389,8 +409,8 @@ void Supervisor::start_again(Server& server) {
 }
 
 // A worker that does not read is as good as none.
-void Supervisor::tell(Event event, std::int32_t value, std::int32_t more) {
-  if (!worker_.running() || send_message(socket_.get(), message(event, value, more))) return;
+void Supervisor::tell(Event event, std::int32_t value, std::int32_t more, int fd) {
+  if (!worker_.running() || send_message(socket_.get(), message(event, value, more), fd)) return;
   worker_.kill(SIGKILL);
 }
 

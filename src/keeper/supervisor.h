@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "keeper/launch_spec.h"
+#include "keeper/port_table.h"
 #include "keeper/supervision.h"
 #include "vm/machine_process.h"
 #include "vm/memory_image.h"
@@ -71,7 +72,7 @@ class Supervisor {
   void start_again(Server& server);
   // When there is something to do though nothing has happened.
   std::optional<Clock::time_point> next_deadline() const;
-  void tell(Event event, std::int32_t value = 0, std::int32_t more = 0);
+  void tell(Event event, std::int32_t value = 0, std::int32_t more = 0, int fd = -1);
   void tell_processes();
   void report_ready(std::int64_t ms);
   void report_failure(Error error);
@@ -87,6 +88,7 @@ class Supervisor {
   std::optional<vm::LoadingMemory> loading_;
   std::optional<vm::SavingMemory> saving_;
   std::vector<Server> servers_;
+  PortTable ports_;
   Subprocess worker_;
   UniqueFd socket_;  // to the worker
 

@@ -46,6 +46,12 @@ void SupervisorClient::handle(Received received) {
       qemu_pid_ = message.value;
       files_pid_ = message.more;
       break;
+    case Event::kPublish:
+    case Event::kWithdraw:
+    case Event::kFlow:
+    case Event::kPacket:
+      if (port_event_) port_event_(std::move(received));
+      return;
   }
   changed_.notify();
 }

@@ -3,6 +3,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -25,6 +26,9 @@ class SupervisorClient {
   // A request that is not.
   void tell(Request request, std::int32_t value = 0, std::string_view text = {});
 
+  // What is told of published ports goes there (PublishedPorts::handle).
+  void on_port_event(std::function<void(Received)> handler) { port_event_ = std::move(handler); }
+
   // Set once the machine has ended, by itself or because it was told to.
   const std::optional<ExitStatus>& machine_end() const { return machine_end_; }
   void forget_machine_end() { machine_end_.reset(); }  // another one has been started
@@ -45,6 +49,7 @@ class SupervisorClient {
   bool gone_ = false;
   std::optional<Received> answer_;
   std::optional<ExitStatus> machine_end_;
+  std::function<void(Received)> port_event_;
   int files_replaced_ = 0;
   pid_t qemu_pid_ = 0;
   pid_t files_pid_ = 0;

@@ -73,10 +73,16 @@ class WorkerJail : public ::testing::Test {
     WorkerFds fds;
     fds.supervisor = report.get();
     fds.spec = told.get();
+    // Where the worker has none: sockets of the host's network, as those of published ports are.
+    const UniqueFd packets(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const UniqueFd stream(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    fds.qmp = packets.get();
+    fds.listener = stream.get();
     Command command = worker_command(SBX_WORKER_PROBE, fds, folder_.path());
     if (!jailed) {
-      command = Command({SBX_WORKER_PROBE, std::to_string(report.get()), std::to_string(told.get())});
-      command.keep_fd(report.get()).keep_fd(told.get());
+      command = Command({SBX_WORKER_PROBE, std::to_string(report.get()), std::to_string(told.get()),
+                         std::to_string(packets.get()), std::to_string(stream.get())});
+      for (const int fd : {report.get(), told.get(), packets.get(), stream.get()}) command.keep_fd(fd);
     }
     auto child = command.start().value();
     const auto status = child.wait().value();
@@ -118,6 +124,11 @@ TEST_F(WorkerJail, TheAttacksWorkWhereThereIsNoJail) {
                              "connect to an abstract socket",
                              "connect to the network",
                              "open a descriptor anew",
+                             "send a packet to an address",
+                             "connect by sending",
+                             "connect by a message",
+                             "connect a socket of the host's",
+                             "let others share a port",
                              "open a program",
                              "stat a path",
                              "make a file",

@@ -6,9 +6,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -20,12 +22,21 @@ namespace {
 
 // The log is the one file that the worker may write to.
 constexpr rlim_t kLogBytes = 16U << 20U;
+constexpr rlim_t kDescriptors = 4096;
 
 Result<void> limit_log() {
   ::signal(SIGXFSZ, SIG_IGN);  // a full log costs lines, not the sandbox
   const rlimit log{kLogBytes, kLogBytes};
   if (::setrlimit(RLIMIT_FSIZE, &log) != 0) return fail_errno("setrlimit(RLIMIT_FSIZE)", errno);
   return {};
+}
+
+// One for each connection to a published port.
+void allow_many_descriptors() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= kDescriptors) return;
+  files.rlim_cur = std::min(kDescriptors, files.rlim_max);
+  ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 // Every right that the host's Landlock knows, and no rule that gives one back.
@@ -40,14 +51,20 @@ Result<void> give_up_paths() {
   return {};
 }
 
-// Bytes of the ports, and clients of keeper.sock.
-constexpr std::array kSockets{SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(sendto),  SCMP_SYS(recvfrom),
-                              SCMP_SYS(accept),  SCMP_SYS(accept4), SCMP_SYS(shutdown)};
+// Bytes of the ports, and clients of keeper.sock and of published ports.
+constexpr std::array kSockets{SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(accept), SCMP_SYS(accept4),
+                              SCMP_SYS(shutdown)};
 
 Result<void> confine_system_calls() {
   SystemCallFilter filter;
   filter.allow(kEventLoopCalls);
   filter.allow(kSockets);
+  // The sockets of published ports are the host's: a connection that is begun by its first bytes would be a way out.
+  // sendmsg(2) passes files to QEMU.
+  filter.allow_if(SCMP_SYS(sendto), SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0), SCMP_A4(SCMP_CMP_EQ, 0));
+  filter.allow_if(SCMP_SYS(sendmsg), SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
+  // Closing with a reset.
+  filter.allow_if(SCMP_SYS(setsockopt), SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET), SCMP_A2(SCMP_CMP_EQ, SO_LINGER));
   // Memory that is written is never executed.
   filter.allow_if(SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
   filter.allow_if(SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
@@ -68,6 +85,7 @@ Result<void> lock_worker_down() {
   SBX_CHECK(forbid_inspection(), "locking down");
   SBX_CHECK(limit_log(), "locking down");
   SBX_CHECK(give_up_paths(), "locking down");
+  allow_many_descriptors();
   return confine_system_calls();
 }
 

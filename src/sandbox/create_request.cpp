@@ -149,6 +149,8 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
   request.allow_network = SBX_TRY(text_list(body, "allow_network"), "reading allow_network");
   request.deny_network = SBX_TRY(text_list(body, "deny_network"), "reading deny_network");
   request.profiles = SBX_TRY(text_list(body, "profiles"), "reading profiles");
+  for (const auto& text : SBX_TRY(text_list(body, "ports"), "reading ports"))
+    request.ports.push_back(SBX_TRY(parse_port_spec(text), "reading ports"));
   SBX_CHECK(check_rule("allow", request.allow_network), "reading allow_network");
   SBX_CHECK(check_rule("deny", request.deny_network), "reading deny_network");
   if (const auto labels = body.find("labels"); labels != body.end() && !labels->is_null()) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "sandbox/port_spec.h"
 #include "store/sandbox_store.h"
 
 namespace sbx::sandbox {
@@ -25,6 +26,7 @@ struct CreateRequest {
   std::string image;                                     // id or name; "": the newest
   std::vector<std::string> allow_network, deny_network;  // resource patterns of rules of its own
   std::vector<std::string> profiles;                     // of rules, to be attached
+  std::vector<PortSpec> ports;                           // to be published
 };
 
 inline constexpr std::int64_t kLeastMemoryMib = 512;

@@ -38,13 +38,13 @@ wire::Http2Head get_log() {
 
 }  // namespace
 
-Result<UniqueFd> connect_to_socket(const std::filesystem::path& path) {
+Result<UniqueFd> connect_to_socket(const std::filesystem::path& path, int type) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.native().size() >= sizeof address.sun_path)
     return fail(ErrorCode::kInternal, "socket path too long: " + path.native());
   std::memcpy(address.sun_path, path.c_str(), path.native().size());
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return fail_errno("making a socket", errno);
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return fail(ErrorCode::kUnavailable, "nobody answers on " + path.native() + ": " + std::strerror(errno));

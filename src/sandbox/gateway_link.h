@@ -5,6 +5,8 @@
 // The one event loop. Held by shared_ptr; ends with stop(), or by itself when nobody listens on the socket any more.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <boost/asio/steady_timer.hpp>
 #include <filesystem>
 #include <functional>
@@ -54,6 +56,6 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
 };
 
 // Connects to a unix socket; non-blocking. kUnavailable if nobody answers there.
-Result<UniqueFd> connect_to_socket(const std::filesystem::path& path);
+Result<UniqueFd> connect_to_socket(const std::filesystem::path& path, int type = SOCK_STREAM);
 
 }  // namespace sbx::sandbox

@@ -17,6 +17,7 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
     : loop_(loop),
       paths_(std::move(paths)),
       store_(database),
+      port_store_(database),
       policy_(database),
       policy_log_(database),
       pool_(4),
@@ -70,6 +71,10 @@ Result<void> Lifecycle::add_policy(const store::Sandbox& row, const CreateReques
 // The part of a creation that comes after its row.
 Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequest& request, Progress progress) {
   SBX_CO_CHECK(add_policy(row, request), "setting up the policy");
+  SBX_CO_TRY(const auto ports, bind_ports(request.ports), "publishing its ports");
+  std::vector<store::PublishedPort> stored;
+  for (const auto& bound : ports) stored.push_back(bound.port);
+  SBX_CO_CHECK(port_store_.set(row.id, stored), "storing published ports");
   SBX_CO_TRY(const auto choice,
              co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, std::move(progress)),
              "choosing a template");
@@ -79,7 +84,9 @@ Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequ
   row.cpus = choice.cpus;
   row.memory_mib = choice.memory_mib;
   SBX_CO_CHECK(store_.update(row), "storing the sandbox");
-  co_return co_await launch(row, "clone");
+  SBX_CO_CHECK(co_await launch(row, "clone"), "starting the sandbox");
+  SBX_CO_CHECK(co_await serve_ports(row.id, ports), "publishing its ports");
+  co_return Result<void>{};
 }
 
 Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progress progress) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "sandbox/keeper_client.h"
 #include "sandbox/keeper_process.h"
 #include "sandbox/launch_spec.h"
+#include "sandbox/port_binding.h"
 #include "sandbox/secrets.h"
 #include "store/paths.h"
 #include "store/sandbox_store.h"
@@ -82,6 +84,19 @@ class Lifecycle {
   // kUnavailable "not running" if it does not run.
   Result<std::shared_ptr<KeeperClient>> keeper_of(const std::string& name);
 
+  struct PortView {
+    store::PublishedPort port;
+    bool listening = false;
+  };
+  Result<std::vector<PortView>> ports(const std::string& name);
+  // All of it or nothing: specifications as people write them (port_spec.h). Publishing starts a stopped sandbox;
+  // unpublishing ends open connections. kConflict says who has a port.
+  struct PortChange {
+    std::vector<store::PublishedPort> published, unpublished;
+  };
+  Awaitable<Result<PortChange>> change_ports(std::string name, std::vector<std::string> publish,
+                                             std::vector<std::string> unpublish, Progress progress);
+
   Artifacts& artifacts() { return artifacts_; }
   Secrets& secrets() { return secrets_; }
   policy::PolicyStore& policy() { return policy_; }
@@ -101,6 +116,7 @@ class Lifecycle {
     std::vector<std::string> withheld;  // by the last configuration of the gateway
     Event ended;
     int sessions = 0;
+    std::set<std::string> ports;  // names of those that the keeper serves
   };
 
   Awaitable<Result<AsyncMutex::Guard>> lock(std::string id);
@@ -129,11 +145,21 @@ class Lifecycle {
   // Tells the gateways of a change: of one sandbox ("scope" is its id) or of all. The names of those that have it now.
   Awaitable<std::vector<std::string>> refresh_gateways(std::string scope);
   void follow_changes();
+  Result<std::vector<BoundPort>> bind_ports(const std::vector<PortSpec>& specs);
+  // Those of an earlier run; says which cannot be had.
+  std::vector<BoundPort> bind_stored_ports(const store::Sandbox& row, const Progress& progress);
+  Awaitable<Result<void>> serve_ports(std::string id, const std::vector<BoundPort>& bound);
+  Awaitable<void> serve_stored_ports(std::string id, std::vector<BoundPort> bound, Progress progress);
+  Awaitable<void> close_ports(std::string id, const std::vector<store::PublishedPort>& ports);
+  Awaitable<void> adopt_ports(store::Sandbox row);
+  Awaitable<Result<std::vector<store::PublishedPort>>> publish_locked(store::Sandbox row, std::vector<PortSpec> specs,
+                                                                      std::vector<store::PublishedPort> kept);
   Awaitable<Result<std::shared_ptr<Live>>> ready_for_exec(const store::Sandbox& row, Progress progress);
 
   boost::asio::io_context& loop_;
   store::Paths paths_;
   store::SandboxStore store_;
+  store::PortStore port_store_;
   policy::PolicyStore policy_;
   policy::PolicyLog policy_log_;
   boost::asio::thread_pool pool_;

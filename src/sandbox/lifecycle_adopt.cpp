@@ -55,6 +55,7 @@ Awaitable<void> Lifecycle::adopt_one(store::Sandbox row) {
     live->gateway = link_gateway(row);
     row.state = store::State::kRunning;
     (void)store_.update(row);
+    co_await adopt_ports(row);
     co_return;
   }
   // It was still starting, or does not answer: its start was nobody's success.

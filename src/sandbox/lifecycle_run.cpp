@@ -86,6 +86,7 @@ Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions
   const bool has_memory = !options.cold && fs::exists(folder / "memory.img");
   const std::string mode = has_memory ? "resume" : options.cold || fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
   progress("Starting sandbox " + row.name + (mode == "boot" ? " (booting; takes a while without KVM)" : ""));
+  auto ports = bind_stored_ports(row, progress);
   auto started = co_await launch(row, mode);
   if (!started && mode == "resume") {
     // The kept memory is gone by now whatever happened; the disk was left clean and boots.
@@ -95,6 +96,7 @@ Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions
     started = co_await launch(row, "boot");
   }
   if (!started) co_return std::unexpected(std::move(started.error()).while_doing("starting sandbox " + row.name));
+  co_await serve_stored_ports(row.id, std::move(ports), progress);
   co_return true;
 }
 

@@ -38,6 +38,11 @@ constexpr std::array kMigrations = {
          protocol TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, rule TEXT NOT NULL, origin TEXT NOT NULL,
          reason TEXT NOT NULL, source_start INTEGER NOT NULL, source_number INTEGER NOT NULL) STRICT;
        CREATE INDEX policy_log_by_sandbox ON policy_log(sandbox_id, allowed, seq);)",
+    // Published ports, of stopped sandboxes too: two of those may want the same one.
+    R"(CREATE TABLE published_ports(
+         sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE, host_ip TEXT NOT NULL,
+         host_port INTEGER NOT NULL, sandbox_port INTEGER NOT NULL, protocol TEXT NOT NULL, ephemeral INTEGER NOT NULL,
+         PRIMARY KEY(sandbox_id, host_ip, host_port, protocol)) STRICT;)",
 };
 
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {

@@ -226,9 +226,13 @@ Result<sockaddr_un> socket_address(int folder, std::string_view name) {
 }  // namespace
 
 Result<UniqueFd> listen_in(const fs::path& runtime_folder, std::string_view name) {
+  return listen_in(runtime_folder, name, SOCK_STREAM);
+}
+
+Result<UniqueFd> listen_in(const fs::path& runtime_folder, std::string_view name, int type) {
   const auto folder = SBX_TRY(open_file(runtime_folder, O_PATH | O_DIRECTORY), "opening the runtime folder");
   const auto address = SBX_TRY(socket_address(folder.get(), name), runtime_folder.string());
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd socket(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return fail_errno("socket", errno);
   ::unlinkat(folder.get(), std::string(name).c_str(), 0);
   ::fchmod(socket.get(), 0600);  // the mode bind(2) gives the file

@@ -87,6 +87,7 @@ class MachineProcess {
 
 // A listening socket RUNTIME/NAME, replacing one of an earlier VM. Works for folders longer than a socket address.
 Result<UniqueFd> listen_in(const std::filesystem::path& runtime_folder, std::string_view name);
+Result<UniqueFd> listen_in(const std::filesystem::path& runtime_folder, std::string_view name, int type);
 // Connects to a port's socket (0 control, 1 network, 2 files), non-blocking, close-on-exec.
 Result<UniqueFd> connect_port(const std::filesystem::path& runtime_folder, int port);
 

@@ -406,8 +406,10 @@ void SessionImpl::start_session() {
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<std::uint32_t>(limits_.max_header_bytes)},
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
       {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+      {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
   };
-  nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings));
+  const std::size_t count = std::size(settings) - (server_ && limits_.extended_connect ? 0 : 1);
+  nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, count);
   nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, INT32_MAX);
 }
 
@@ -489,12 +491,13 @@ Result<std::shared_ptr<Http2Stream>> SessionImpl::open(Http2Head request, bool e
   if (server_) return fail(ErrorCode::kInternal, "a server opens no streams");
   HeaderList headers;
   headers.emplace_back(":method", request.method);
-  if (request.method == "CONNECT") {
+  if (request.method == "CONNECT" && request.protocol.empty()) {
     headers.emplace_back(":authority", request.path);
   } else {
     headers.emplace_back(":scheme", request.scheme.empty() ? "http" : request.scheme);
     headers.emplace_back(":authority", request.authority.empty() ? "sbx" : request.authority);
     headers.emplace_back(":path", request.path);
+    if (!request.protocol.empty()) headers.emplace_back(":protocol", request.protocol);
   }
   headers.insert(headers.end(), request.headers.begin(), request.headers.end());
   const auto fields = name_values(headers);
@@ -535,6 +538,8 @@ int SessionImpl::on_header(const nghttp2_frame* frame, std::string_view name, st
     head.authority = value;
   } else if (name == ":scheme") {
     head.scheme = value;
+  } else if (name == ":protocol") {
+    head.protocol = value;
   } else if (name == ":status") {
     std::from_chars(value.data(), value.data() + value.size(), head.status);
   } else if (!name.starts_with(':')) {
@@ -553,7 +558,8 @@ int SessionImpl::on_frame(const nghttp2_frame* frame) {
     stream->readable_.notify();
   }
   if (frame->hd.type != NGHTTP2_HEADERS) return 0;
-  if (server_ && stream->request_.method == "CONNECT") stream->request_.path = stream->request_.authority;
+  if (server_ && stream->request_.method == "CONNECT" && stream->request_.protocol.empty())
+    stream->request_.path = stream->request_.authority;
   if (!server_ && !stream->response_) {
     auto head = std::exchange(stream->arriving_, {});
     if (head.status >= 200) {

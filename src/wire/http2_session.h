@@ -36,6 +36,7 @@ struct Http2Limits {
   std::uint32_t max_resets_per_second = 200;     // of the peer; more ends the session (CVE-2023-44487)
   std::size_t max_buffered_output = 64U << 10U;  // bytes of ours, per stream, waiting for a peer that does not read
   std::size_t io_buffer = 256U << 10U;           // of the session, in each direction
+  bool extended_connect = false;                 // server: Http2Head::protocol is taken (RFC 8441)
 };
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
@@ -50,6 +51,9 @@ struct Http2Head {
   HeaderList headers;
   std::string scheme = {};
   std::string authority = {};
+  // With the method CONNECT: what is to be spoken on the stream instead of TCP, such as "connect-udp" (RFC 8441);
+  // `path` is then a path.
+  std::string protocol = {};
 };
 
 class Http2Session;

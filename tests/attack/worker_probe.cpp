@@ -1,8 +1,9 @@
 // What sbx-keeper-worker could do once a guest has taken it over: started in the worker's jail (or, to prove that the
 // attacks themselves work, without any), it tries everything, locks itself down as the worker does, and tries again.
 //
-// Arguments as the worker's (src/keeper/worker_jail.h), of which it uses two descriptors: the first is written to, one
-// line "PHASE ATTACK done|refused" each; from the second it reads lines NAME VALUE, its targets.
+// Arguments as the worker's (src/keeper/worker_jail.h): to the first descriptor it writes one line "PHASE ATTACK
+// done|refused" each; from the second it reads lines NAME VALUE, its targets; the third is a UDP socket and the fourth
+// a TCP socket that is not connected, both of the host's network.
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -45,6 +46,8 @@ using Attack = std::function<bool()>;  // whether it got through
 
 std::map<std::string, std::string> targets;
 int report_fd = -1;
+int packet_fd = -1;
+int tcp_fd = -1;
 std::string phase;
 
 void attempt(const std::string& name, const Attack& attack) {
@@ -59,11 +62,33 @@ bool connects(int family, const sockaddr* address, socklen_t size) {
   return fd.valid() && ::connect(fd.get(), address, size) == 0;
 }
 
-bool connects_to_port(const std::string& port) {
+sockaddr_in loopback(const std::string& port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port.c_str())));
+  return address;
+}
+
+bool sends_to_port(int fd, int flags) {
+  const sockaddr_in address = loopback(targets["port"]);
+  return ::sendto(fd, "x", 1, flags, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 1;
+}
+
+bool sends_message_to_port(int fd, int flags) {
+  sockaddr_in address = loopback(targets["port"]);
+  char byte = 'x';
+  iovec part{&byte, 1};
+  msghdr header{};
+  header.msg_name = &address;
+  header.msg_namelen = sizeof address;
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  return ::sendmsg(fd, &header, flags) == 1;
+}
+
+bool connects_to_port(const std::string& port) {
+  const sockaddr_in address = loopback(port);
   return connects(AF_INET, reinterpret_cast<const sockaddr*>(&address), sizeof address);
 }
 
@@ -113,6 +138,18 @@ void attack_the_host() {
   attempt("connect to the daemon's socket", [] { return connects_to_socket(targets["socket"], false); });
   attempt("connect to an abstract socket", [] { return connects_to_socket(targets["abstract"], true); });
   attempt("connect to the network", [] { return connects_to_port(targets["port"]); });
+  attempt("send a packet to an address", [] { return sends_to_port(packet_fd, 0); });
+  // Those two end in EINPROGRESS at best where nothing forbids them, since the socket does not block.
+  attempt("connect by sending", [] { return sends_to_port(tcp_fd, MSG_FASTOPEN) || errno != EPERM; });
+  attempt("connect by a message", [] { return sends_message_to_port(tcp_fd, MSG_FASTOPEN) || errno != EPERM; });
+  attempt("connect a socket of the host's", [] {
+    const sockaddr_in address = loopback(targets["port"]);
+    return ::connect(packet_fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  });
+  attempt("let others share a port", [] {
+    const int on = 1;
+    return ::setsockopt(packet_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
+  });
   attempt("see the host's processes", [] { return ::kill(std::atoi(targets["pid"].c_str()), 0) == 0; });
   attempt("trace a process of the host", [] {
     const pid_t pid = std::atoi(targets["pid"].c_str());
@@ -192,9 +229,11 @@ void attack_the_kernel() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) return 2;
+  if (argc < 5) return 2;
   ::signal(SIGPIPE, SIG_IGN);
   report_fd = std::atoi(argv[1]);
+  packet_fd = std::atoi(argv[3]);
+  tcp_fd = std::atoi(argv[4]);
   std::string text(65536, '\0');
   const ssize_t n = ::read(std::atoi(argv[2]), text.data(), text.size());
   if (n <= 0) return 3;

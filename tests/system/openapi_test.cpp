@@ -35,6 +35,10 @@ TEST(OpenApiRoutes, OfALiveSandboxAnswerAsDocumented) {
   EXPECT_EQ(api.ask("POST", "/v1/sandboxes/{name}/start", {name}).json()["started"], false);
   EXPECT_EQ(api.ask("POST", "/v1/sandboxes/{name}/start", {name}, {{"cold", true}}).status, 409);
   EXPECT_EQ(api.ask("GET", "/v1/sandboxes/{name}/attach", {name}).status, 400);
+  const auto ports = api.ask("POST", "/v1/sandboxes/{name}/ports", {name}, {{"publish", {"80"}}}).json();
+  EXPECT_EQ(ports["published"][0]["sandbox_port"], 80);
+  EXPECT_EQ(api.ask("GET", "/v1/sandboxes/{name}/ports", {name}).json()["ports"][0]["listening"], true);
+  EXPECT_EQ(api.ask("POST", "/v1/sandboxes/{name}/ports", {name}, {{"unpublish", {"80"}}}).status, 200);
 
   const json command = {
       {"argv", {"bash", "-c", "trap 'stty size; exit 3' WINCH; echo begun; while :; do sleep 0.1; done"}},
