@@ -28,7 +28,7 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
   if (entry.is_string()) {
     workspace.path = entry.get<std::string>();
   } else if (entry.is_object() && entry.contains("path") && entry["path"].is_string()) {
-    SBX_CHECK(only_members(entry, {"path", "readonly", "target"}), "reading a workspace");
+    SBX_CHECK(only_members(entry, {"path", "readonly"}), "reading a workspace");
     workspace.path = entry["path"].get<std::string>();
     if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean())
       workspace.readonly = *readonly;
@@ -109,8 +109,7 @@ std::int64_t most_memory_mib() {
 Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
   SBX_CHECK(only_members(body, {"agent", "name", "image", "workspaces", "cpus", "memory_mib", "auto_stop_s", "env",
-                                "allow_network", "deny_network", "profiles", "labels", "ports", "protect", "hide",
-                                "protect_mode", "clone"}),
+                                "allow_network", "deny_network", "profiles", "labels", "ports"}),
             "reading the request");
   CreateRequest request;
   request.agent = SBX_TRY(text(body, "agent"), "reading agent");
