@@ -1,6 +1,8 @@
 // What a sandbox finds in its image, and `sbx image` and `sbx template`.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "instance.h"
 
 namespace sbx::test {
@@ -30,13 +32,14 @@ TEST(Image, HoldsTheToolsThatAnAgentNeeds) {
 TEST(Image, OnesInUseStayAndUnknownOnesAreNotFound) {
   Sandbox sandbox;
   const auto images = sbx_json({"image", "ls", "--json"})["images"];
-  ASSERT_EQ(images.size(), 1U) << images.dump();
-  const std::string image = images[0]["id"];
-  EXPECT_EQ(images[0]["suite"], "trixie");
-  EXPECT_GT(images[0]["size"].get<std::int64_t>(), 0);
-  EXPECT_EQ(sbx({"image", "ls", "-q"}).out, image + "\n");
+  const std::string image = sandbox.inspected()["image"];
+  // Others may be there: of recipes before this one.
+  const auto listed = std::ranges::find_if(images, [&](const auto& each) { return each["id"] == image; });
+  ASSERT_NE(listed, images.end()) << images.dump();
+  EXPECT_EQ((*listed)["suite"], "trixie");
+  EXPECT_GT((*listed)["size"].get<std::int64_t>(), 0);
+  EXPECT_NE(sbx({"image", "ls", "-q"}).out.find(image + "\n"), std::string::npos);
   EXPECT_NE(sbx({"image", "ls"}).out.find(image), std::string::npos);
-  EXPECT_EQ(sandbox.inspected()["image"], image);
   const auto refused = sbx({"image", "rm", image});
   EXPECT_EQ(refused.status, 1);
   EXPECT_NE(refused.err.find("is used by"), std::string::npos) << refused.err;
