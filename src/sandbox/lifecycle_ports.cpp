@@ -97,7 +97,8 @@ Awaitable<void> Lifecycle::close_ports(std::string id, const std::vector<Publish
   }
 }
 
-// A daemon that was restarted: what the keeper serves stays as it is, what was lost on the way is made good.
+// A daemon that was restarted: what the keeper serves stays as it is. A port whose hand-over was cut is shown as not
+// listening, and can be published again.
 Awaitable<void> Lifecycle::adopt_ports(store::Sandbox row) {
   auto stored = port_store_.of(row.id);
   if (!stored) co_return;
