@@ -52,7 +52,7 @@ class Session {
 
   // Handles what has been read, as long as there is room for the replies.
   Result<void> answer_requests() {
-    while (room() && end_ - begin_ >= sizeof(std::uint32_t)) {
+    while (!ended_ && room() && end_ - begin_ >= sizeof(std::uint32_t)) {
       std::uint32_t length = 0;
       std::memcpy(&length, input_.data() + begin_, sizeof(length));
       if (length < sizeof(fuse_in_header) || length > kMaxMessage) {
@@ -86,10 +86,17 @@ class Session {
       const ssize_t sent = ::write(stream_, reply.data(), reply.size());
       if (sent < 0 && errno == EINTR) continue;
       if (sent < 0 && errno == EAGAIN) break;
-      if (sent < 0) return fail_errno("writing to the files port", errno);
+      if (sent < 0) return cannot_send(errno);
       reply.remove_prefix(static_cast<std::size_t>(sent));
     }
     if (!reply.empty()) queue(std::string(reply));
+    return {};
+  }
+
+  // A peer that closes while something is on its way to it ends the session as one that closes in between.
+  Result<void> cannot_send(int error) {
+    if (error != EPIPE && error != ECONNRESET) return fail_errno("writing to the files port", error);
+    ended_ = true;
     return {};
   }
 
@@ -111,7 +118,7 @@ class Session {
       const ssize_t sent = ::writev(stream_, pieces.data(), count);
       if (sent < 0 && errno == EINTR) continue;
       if (sent < 0 && errno == EAGAIN) break;
-      if (sent < 0) return fail_errno("writing to the files port", errno);
+      if (sent < 0) return cannot_send(errno);
       backlog_ -= static_cast<std::size_t>(sent);
       written_ += static_cast<std::size_t>(sent);
       while (!output_.empty() && written_ >= output_.front().size()) {
