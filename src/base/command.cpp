@@ -96,6 +96,10 @@ Command& Command::die_with_parent() {
   die_with_parent_ = true;
   return *this;
 }
+Command& Command::own_pid_namespace() {
+  own_pid_namespace_ = true;
+  return *this;
+}
 Command& Command::new_session() {
   new_session_ = true;
   return *this;
@@ -234,10 +238,7 @@ Result<Subprocess> Command::start() const {
   plan.die_with_parent = die_with_parent_;
   plan.new_session = new_session_;
 
-  // bubblewrap asks to die with its parent only after it has started a child, which would be left behind by a death
-  // before that. As the first process of a PID namespace it takes everything along, whenever it dies.
-  const bool takes_its_children_along = die_with_parent_ && argv_[0].ends_with("/bwrap");
-  const pid_t pid = takes_its_children_along ? fork_into_namespace(plan) : ::fork();
+  const pid_t pid = own_pid_namespace_ ? fork_into_namespace(plan) : ::fork();
   if (pid < 0) return fail_errno("fork", errno);
   if (pid == 0) run_child(plan);
   report_write.reset();

@@ -64,6 +64,10 @@ class Command {
   Command& environment(std::vector<std::string> environment);
   // SIGKILL when the *thread* that called start() ends (prctl PR_SET_PDEATHSIG).
   Command& die_with_parent();
+  // A PID namespace of which the child is the first process: when it ends, however that happens, the kernel ends
+  // whatever it has started. Without root in a user namespace of its own, too; where the system allows none, without
+  // either. The child can be ended from outside by SIGKILL only.
+  Command& own_pid_namespace();
   // setsid(2): out of the terminal's and the parent's reach.
   Command& new_session();
 
@@ -83,6 +87,7 @@ class Command {
   int stdout_ = -1;
   int stderr_ = -1;
   bool die_with_parent_ = false;
+  bool own_pid_namespace_ = false;
   bool new_session_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -46,6 +47,24 @@ TEST(Command, AnUnreleasedChildDiesWithItsOwner) {
     EXPECT_EQ(::kill(pid, 0), 0);
   }
   EXPECT_EQ(::kill(pid, 0), -1);
+}
+
+// The grandchild keeps the pipe open for as long as it lives.
+TEST(Command, WithAPidNamespaceOfItsOwnAChildTakesAllThatItStartedAlong) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd read_end(ends[0]);
+  UniqueFd write_end(ends[1]);
+  auto child =
+      Command({"/bin/sh", "-c", "setsid sleep 60 & echo; wait"}).stdout_to(write_end.get()).own_pid_namespace().start();
+  ASSERT_TRUE(child) << child.error().describe();
+  write_end.reset();
+  char byte = 0;
+  ASSERT_EQ(::read(read_end.get(), &byte, 1), 1);
+  child->kill(SIGKILL);
+  ASSERT_TRUE(child->wait());
+  pollfd ended{read_end.get(), 0, 0};
+  EXPECT_EQ(::poll(&ended, 1, 20'000), 1) << "what the child started is still there";
 }
 
 }  // namespace

@@ -115,7 +115,8 @@ Command jailed(const JailSpec& spec) {
     command.add(Arguments{"--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"});
   }
   command.add(spec.argv);
-  command.environment({}).die_with_parent();
+  // bubblewrap's own --die-with-parent comes late: what is killed before it leaves the rest of the jail behind.
+  command.environment({}).die_with_parent().own_pid_namespace();
   return command;
 }
 
