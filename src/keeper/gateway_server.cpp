@@ -43,7 +43,7 @@ void bind_if_there(vm::JailSpec& jail, const fs::path& source, const std::string
 Command gateway_command(const LaunchSpec& spec, const fs::path& program, int port_fd, int control_fd) {
   vm::JailSpec jail;
   jail.network = true;
-  jail.uid = vm::jail_uid_for(spec.runtime_folder / "gateway");  // not QEMU's
+  jail.uid = spec.jail_uid(vm::JailRole::kGateway);  // not QEMU's
   jail.binds.push_back({program, "/sbx-gateway", vm::BindMode::kReadOnly});
   for (const char* file : {"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf"}) {
     bind_if_there(jail, file, file);

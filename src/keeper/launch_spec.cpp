@@ -26,12 +26,18 @@ LaunchSpec read_members(const json& document) {
   spec.cpus = document.at("cpus").get<int>();
   spec.memory_mib = document.at("memory_mib").get<int>();
   spec.identity = document.value("identity", json::object());
+  spec.jail_slot = document.value("jail_slot", -1);
   spec.gateway_fd = document.value("gateway_fd", -1);
   spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }
 
 }  // namespace
+
+std::optional<unsigned> LaunchSpec::jail_uid(vm::JailRole role) const {
+  if (jail_slot >= 0) return vm::jail_uid(static_cast<unsigned>(jail_slot), role);
+  return vm::jail_uid_for(runtime_folder / std::to_string(static_cast<int>(role)));
+}
 
 Result<LaunchSpec> parse_launch_spec(std::string_view text) {
   try {
@@ -42,6 +48,8 @@ Result<LaunchSpec> parse_launch_spec(std::string_view text) {
     if (spec.cpus < 1 || spec.memory_mib < 128) {
       return fail(ErrorCode::kInvalid, "the launch spec needs cpus >= 1 and memory_mib >= 128");
     }
+    if (spec.jail_slot < -1 || spec.jail_slot >= static_cast<int>(vm::kJailSlots))
+      return fail(ErrorCode::kInvalid, "jail_slot " + std::to_string(spec.jail_slot) + " is out of range");
     return spec;
   } catch (const json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the launch spec is malformed: ") + error.what());

@@ -3,11 +3,13 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "vm/jail.h"
 #include "vm/machine_spec.h"
 
 namespace sbx::keeper {
@@ -35,8 +37,11 @@ struct LaunchSpec {
   vm::Accelerator accelerator = vm::Accelerator::kTcg;
   nlohmann::json identity = nlohmann::json::object();  // handed to the guest as it is
   std::vector<Workspace> workspaces;
+  int jail_slot = -1;   // see vm::jail_uid; -1: none
   int gateway_fd = -1;  // inherited listening socket for sbx-gateway; -1: no gateway
 
+  // The uid of one of its jails; nullopt when we are not root.
+  std::optional<unsigned> jail_uid(vm::JailRole role) const;
   std::filesystem::path disk() const { return sandbox_folder / "disk.qcow2"; }
   std::filesystem::path memory_image() const { return sandbox_folder / "memory.img"; }
   std::filesystem::path initramfs() const { return template_folder / "initramfs"; }

@@ -7,7 +7,8 @@ namespace {
 
 constexpr std::string_view kGood =
     R"({"mode":"clone","sandbox_id":"u","runtime_folder":"/r","sandbox_folder":"/s","template_folder":"/t",)"
-    R"("image_folder":"/i","cpus":2,"memory_mib":1024,"workspaces":[{"index":0,"path":"/w","readonly":true}],"gateway_fd":7})";
+    R"("image_folder":"/i","cpus":2,"memory_mib":1024,"workspaces":[{"index":0,"path":"/w","readonly":true}],"gateway_fd":7,)"
+    R"("jail_slot":5})";
 
 TEST(LaunchSpec, EveryMemberIsRead) {
   auto spec = parse_launch_spec(kGood);
@@ -18,6 +19,20 @@ TEST(LaunchSpec, EveryMemberIsRead) {
   ASSERT_EQ(spec->workspaces.size(), 1U);
   EXPECT_TRUE(spec->workspaces[0].readonly);
   EXPECT_EQ(spec->gateway_fd, 7);
+  EXPECT_EQ(spec->jail_slot, 5);
+}
+
+TEST(LaunchSpec, EveryJailOfASandboxHasAUidOfItsOwn) {
+  auto spec = parse_launch_spec(kGood);
+  ASSERT_TRUE(spec);
+  using vm::JailRole;
+  for (const int slot : {5, -1}) {
+    spec->jail_slot = slot;
+    if (!spec->jail_uid(JailRole::kMachine)) GTEST_SKIP() << "needs root";
+    EXPECT_NE(spec->jail_uid(JailRole::kMachine), spec->jail_uid(JailRole::kWorker));
+    EXPECT_NE(spec->jail_uid(JailRole::kMachine), spec->jail_uid(JailRole::kGateway));
+    EXPECT_NE(spec->jail_uid(JailRole::kWorker), spec->jail_uid(JailRole::kGateway));
+  }
 }
 
 TEST(LaunchSpec, WhatIsMissingOrWrongIsNamed) {
@@ -25,6 +40,9 @@ TEST(LaunchSpec, WhatIsMissingOrWrongIsNamed) {
   std::string wrong(kGood);
   wrong.replace(wrong.find("clone"), 5, "dance");
   EXPECT_NE(parse_launch_spec(wrong).error().message.find("dance"), std::string::npos);
+  wrong = kGood;
+  wrong.replace(wrong.find("slot\":5"), 7, "slot\":8192");
+  EXPECT_EQ(parse_launch_spec(wrong).error().code, ErrorCode::kInvalid);
   EXPECT_EQ(parse_launch_spec("{").error().code, ErrorCode::kInvalid);
 }
 

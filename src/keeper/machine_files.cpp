@@ -53,6 +53,7 @@ vm::StartSpec machine_start(const LaunchSpec& spec, vm::Purpose purpose) {
     start.initramfs = spec.initramfs();
   }
   start.runtime_folder = spec.runtime_folder;
+  start.uid = spec.jail_uid(vm::JailRole::kMachine);
   return start;
 }
 

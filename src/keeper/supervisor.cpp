@@ -164,7 +164,7 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
   fds.listener = listener_.get();
   fds.state = state.get();
   const auto program = SBX_TRY(sibling_program("sbx-keeper-worker"), "starting the worker");
-  worker_ = SBX_TRY(worker_command(program, fds, spec_.runtime_folder).start(), "starting the worker");
+  worker_ = SBX_TRY(worker_command(program, fds, spec_.jail_uid(vm::JailRole::kWorker)).start(), "starting the worker");
   listener_.reset();
   return {};
 }

@@ -4,10 +4,9 @@
 
 namespace sbx::keeper {
 
-Command worker_command(const std::filesystem::path& program, const WorkerFds& fds,
-                       const std::filesystem::path& runtime_folder) {
+Command worker_command(const std::filesystem::path& program, const WorkerFds& fds, std::optional<unsigned> uid) {
   vm::JailSpec jail;
-  jail.uid = vm::jail_uid_for(runtime_folder / "worker");
+  jail.uid = uid;
   jail.binds.push_back({program, "/sbx-keeper-worker", vm::BindMode::kReadOnly});
   jail.argv = {"/sbx-keeper-worker"};
   for (const int fd : {fds.supervisor, fds.spec, fds.qmp, fds.listener, fds.state}) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "base/command.h"
 
@@ -19,7 +20,6 @@ struct WorkerFds {
 
 // No network, no file but the program and /usr (which it then gives up too), no process but itself; as root under a uid
 // of its own, which is not QEMU's.
-Command worker_command(const std::filesystem::path& program, const WorkerFds& fds,
-                       const std::filesystem::path& runtime_folder);
+Command worker_command(const std::filesystem::path& program, const WorkerFds& fds, std::optional<unsigned> uid);
 
 }  // namespace sbx::keeper

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "vm/jail.h"
 #include "vm/machine_process.h"
 
 namespace sbx::keeper {
@@ -78,7 +79,7 @@ class WorkerJail : public ::testing::Test {
     const UniqueFd stream(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     fds.qmp = packets.get();
     fds.listener = stream.get();
-    Command command = worker_command(SBX_WORKER_PROBE, fds, folder_.path());
+    Command command = worker_command(SBX_WORKER_PROBE, fds, vm::jail_uid_for(folder_.path()));
     if (!jailed) {
       command = Command({SBX_WORKER_PROBE, std::to_string(report.get()), std::to_string(told.get()),
                          std::to_string(packets.get()), std::to_string(stream.get())});

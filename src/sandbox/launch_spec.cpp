@@ -45,6 +45,7 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
           {"memory_mib", sandbox.memory_mib},
           {"accelerator", sandbox.accelerator},
           {"identity", identity_of(sandbox, facts)},
+          {"jail_slot", facts.jail_slot},
           {"gateway_fd", facts.gateway_fd},
           {"workspaces", workspaces}};
 }

@@ -22,6 +22,7 @@ struct GuestFacts {
   std::vector<std::string> environment;  // "K=V", the row's own included
   std::vector<std::string> authorities;  // PEM, one certificate each
   int gateway_fd = -1;
+  int jail_slot = -1;  // see store::SandboxStore::jail_slot(); -1: none
 };
 
 // `mode` is "clone", "resume" or "boot". The identity gets fresh entropy and the time of the call.

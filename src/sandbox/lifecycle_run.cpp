@@ -10,6 +10,7 @@
 #include "sandbox/launch_spec.h"
 #include "sandbox/lifecycle.h"
 #include "store/clock.h"
+#include "vm/jail.h"
 #include "vm/machine_process.h"
 #include "wire/length_prefix.h"
 
@@ -40,6 +41,8 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   const fs::path log = folders.runtime / "keeper.log";
   SBX_CO_TRY(auto facts, co_await guest_facts(row), "starting the keeper");
   SBX_CO_TRY(auto gateway, vm::listen_in(folders.runtime, "gateway.sock"), "starting the keeper");
+  SBX_CO_TRY(const auto slot, store_.jail_slot(row.id, vm::kJailSlots), "starting the keeper");
+  facts.jail_slot = static_cast<int>(slot);
   if (fs::exists(artifacts_.keeper_program().parent_path() / "sbx-gateway", error)) facts.gateway_fd = gateway.get();
   SBX_CO_TRY(auto keeper,
              spawn_keeper(artifacts_.keeper_program(), launch_spec(row, mode, folders, facts), facts.gateway_fd, log),

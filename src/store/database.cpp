@@ -43,6 +43,10 @@ constexpr std::array kMigrations = {
          sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE, host_ip TEXT NOT NULL,
          host_port INTEGER NOT NULL, sandbox_port INTEGER NOT NULL, protocol TEXT NOT NULL, ephemeral INTEGER NOT NULL,
          PRIMARY KEY(sandbox_id, host_ip, host_port, protocol)) STRICT;)",
+    // From which uids a sandbox's jails get theirs: given at its first start, free again with its row.
+    R"(CREATE TABLE jail_slots(
+         slot INTEGER PRIMARY KEY,
+         sandbox_id TEXT NOT NULL UNIQUE REFERENCES sandboxes(id) ON DELETE CASCADE) STRICT;)",
 };
 
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {

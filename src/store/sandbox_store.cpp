@@ -1,6 +1,8 @@
 #include "store/sandbox_store.h"
 
 #include <nlohmann/json.hpp>
+#include <random>
+#include <set>
 
 namespace sbx::store {
 namespace {
@@ -107,6 +109,30 @@ Result<void> SandboxStore::update(const Sandbox& sandbox) {
   SBX_CHECK(database_.run(sql, values_of(sandbox)), "updating sandbox " + sandbox.name);
   if (database_.changes() == 0) return fail(ErrorCode::kNotFound, "sandbox '" + sandbox.name + "' not found");
   return {};
+}
+
+Result<unsigned> SandboxStore::jail_slot(const std::string& id, unsigned count) {
+  std::set<std::int64_t> taken;
+  std::optional<std::int64_t> own;
+  SBX_CHECK(database_.run("SELECT slot, sandbox_id FROM jail_slots", {},
+                          [&](const Row& row) {
+                            taken.insert(row.integer(0));
+                            if (row.text(1) == id) own = row.integer(0);
+                          }),
+            "reading the jail slots");
+  if (own) return static_cast<unsigned>(*own);
+  std::vector<std::int64_t> free;
+  for (std::int64_t slot = 0; slot < count; ++slot) {
+    if (!taken.contains(slot)) free.push_back(slot);
+  }
+  if (free.empty()) {
+    return fail(ErrorCode::kUnavailable,
+                "there are " + std::to_string(count) + " sandboxes already, as many as can have uids of their own");
+  }
+  std::random_device chance;
+  const auto slot = free[std::uniform_int_distribution<std::size_t>(0, free.size() - 1)(chance)];
+  SBX_CHECK(database_.run("INSERT INTO jail_slots(slot, sandbox_id) VALUES(?,?)", {slot, id}), "taking a jail slot");
+  return static_cast<unsigned>(slot);
 }
 
 Result<void> SandboxStore::remove(const std::string& id) {

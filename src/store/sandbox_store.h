@@ -53,6 +53,10 @@ class SandboxStore {
 
   // kConflict if the name is taken.
   Result<void> insert(const Sandbox& sandbox);
+  // The number below `count` from which the uids of a sandbox's jails come (vm/jail.h). It has the same one for as long
+  // as its row is there, and no other sandbox has it. A new one is taken by chance, so that the sandboxes of several
+  // instances on one machine hardly share one either. kUnavailable if all are taken.
+  Result<unsigned> jail_slot(const std::string& id, unsigned count);
   // Replaces the row with this id; kNotFound if there is none.
   Result<void> update(const Sandbox& sandbox);
   Result<void> remove(const std::string& id);

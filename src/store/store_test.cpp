@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "base/file.h"
 #include "store/sandbox_store.h"
 
@@ -59,6 +61,35 @@ TEST(Store, RefusesASecondSandboxOfTheSameName) {
   EXPECT_EQ(second.error().code, ErrorCode::kConflict);
   ASSERT_TRUE(store.remove("id-1"));
   EXPECT_TRUE(store.insert(example("id-2", "one")));
+}
+
+TEST(Store, GivesNoTwoSandboxesTheSameJailSlotAndReusesOneOnlyAfterItsRemoval) {
+  auto folder = TemporaryFolder::make("store");
+  const auto path = folder->path() / "store.db";
+  constexpr unsigned kCount = 3;
+  std::set<unsigned> slots;
+  {
+    auto database = Database::open(path);
+    ASSERT_TRUE(database);
+    SandboxStore store(*database);
+    for (const std::string id : {"a", "b", "c", "d"}) ASSERT_TRUE(store.insert(example(id, id)));
+    for (const std::string id : {"a", "b", "c"}) slots.insert(store.jail_slot(id, kCount).value());
+    EXPECT_EQ(slots, (std::set<unsigned>{0, 1, 2}));
+    const auto full = store.jail_slot("d", kCount);
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().code, ErrorCode::kUnavailable);
+    EXPECT_FALSE(store.jail_slot("nobody", 100)) << "only a sandbox has one";
+  }
+  auto database = Database::open(path);
+  ASSERT_TRUE(database);
+  SandboxStore store(*database);
+  const auto kept = store.jail_slot("b", kCount);
+  EXPECT_EQ(*store.jail_slot("b", kCount), *kept) << "it stays the same";
+  ASSERT_TRUE(store.update(example("b", "renamed")));
+  EXPECT_EQ(*store.jail_slot("b", kCount), *kept);
+  const auto freed = store.jail_slot("a", kCount);
+  ASSERT_TRUE(store.remove("a"));
+  EXPECT_EQ(*store.jail_slot("d", kCount), *freed);
 }
 
 TEST(Store, MigratesToTheNewestVersionAndRefusesANewerOne) {

@@ -15,6 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 using Arguments = std::vector<std::string>;
 
+constexpr unsigned kFirstSlotUid = 200'000;
+constexpr unsigned kUidsPerSlot = 4;
+
 // On a merged-/usr system /lib and the like are links, elsewhere folders of their own.
 void add_system_folders(Command& command) {
   command.add(Arguments{"--ro-bind", "/usr", "/usr"});
@@ -120,13 +123,18 @@ Command jailed(const JailSpec& spec) {
   return command;
 }
 
+std::optional<unsigned> jail_uid(unsigned slot, JailRole role) {
+  if (::geteuid() != 0 || slot >= kJailSlots) return std::nullopt;
+  return kFirstSlotUid + kUidsPerSlot * slot + static_cast<unsigned>(role);
+}
+
 std::optional<unsigned> jail_uid_for(const fs::path& runtime_folder) {
   if (::geteuid() != 0) return std::nullopt;
   std::uint32_t hash = 2166136261U;  // FNV-1a
   for (const char c : runtime_folder.lexically_normal().string()) {
     hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
   }
-  return 200000U + ((hash ^ (hash >> 16U)) & 0xffffU);
+  return kFirstSlotUid + kUidsPerSlot * kJailSlots + ((hash ^ (hash >> 15U)) & 0x7fffU);
 }
 
 Result<pid_t> jailed_pid(pid_t bubblewrap) {

@@ -84,7 +84,12 @@ TEST_F(JailTest, UidsAreStableAndInRange) {
   }
   EXPECT_EQ(jail_uid_for("/run/sbx/a"), jail_uid_for("/run/sbx/./a"));
   EXPECT_NE(jail_uid_for("/run/sbx/a"), jail_uid_for("/run/sbx/b"));
-  EXPECT_GE(*jail_uid_for("/run/sbx/a"), 200000U);
+  EXPECT_GE(*jail_uid_for("/run/sbx/a"), 232768U) << "above those of the slots";
+  EXPECT_EQ(jail_uid(0, JailRole::kMachine), 200000U);
+  EXPECT_NE(jail_uid(7, JailRole::kMachine), jail_uid(7, JailRole::kGateway));
+  EXPECT_LT(*jail_uid(7, JailRole::kGateway), *jail_uid(8, JailRole::kMachine));
+  EXPECT_LT(*jail_uid(kJailSlots - 1, JailRole::kGateway), 232768U);
+  EXPECT_FALSE(jail_uid(kJailSlots, JailRole::kMachine));
   EXPECT_LT(*jail_uid_for("/run/sbx/a"), 265536U);
 }
 
