@@ -1,6 +1,7 @@
 #include <signal.h>
 
 #include <boost/asio/detached.hpp>
+#include <set>
 
 #include "sandbox/json_fields.h"
 #include "sandbox/keeper_process.h"
@@ -66,13 +67,11 @@ Awaitable<void> Lifecycle::adopt_one(store::Sandbox row) {
 
 // Keepers that no row knows of: there is nothing they could be of use to.
 Awaitable<void> Lifecycle::end_strangers(std::vector<store::Sandbox> rows) {
+  std::set<fs::path> known;
+  for (const auto& row : rows) known.insert(paths_.runtime(row.id));
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(paths_.run, error)) {
-    if (!fs::is_directory(entry.symlink_status())) continue;
-    const std::string name = entry.path().filename();
-    bool known = false;
-    for (const auto& row : rows) known = known || row.id.starts_with(name);
-    if (known) continue;
+    if (!fs::is_directory(entry.symlink_status()) || known.contains(entry.path())) continue;
     auto client = KeeperClient::connect(loop_.get_executor(), entry.path() / "keeper.sock");
     if (client) {
       nlohmann::json body;
