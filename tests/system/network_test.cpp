@@ -127,5 +127,15 @@ TEST(Network, WorksAfterStopAndStart) {
   EXPECT_EQ(sandbox.shell(fetch).out, "hello") << "after stop and start";
 }
 
+TEST(Network, WhatGitIsToldToFetchBySshGoesOverHttps) {
+  const Sandbox sandbox;
+  for (const std::string url : {"git@github.com:owner/project.git", "ssh://git@github.com/owner/project.git"}) {
+    const auto rewritten = sandbox.shell("git ls-remote --get-url " + url);
+    EXPECT_EQ(rewritten.out, "https://github.com/owner/project.git\n") << rewritten.err;
+  }
+  const auto kept = sandbox.shell("sudo sh -c 'echo $NODE_EXTRA_CA_CERTS $PIP_CERT'");
+  EXPECT_EQ(kept.out, "/etc/sbx/extra-ca.pem /etc/ssl/certs/ca-certificates.crt\n") << kept.err;
+}
+
 }  // namespace
 }  // namespace sbx::test
