@@ -3,6 +3,7 @@
 
 #include "api/handlers.h"
 #include "sandbox/json_fields.h"
+#include "sandbox/known_members.h"
 #include "secret/request.h"
 #include "store/clock.h"
 
@@ -90,6 +91,10 @@ Result<secret::Record> read_record(Daemon& daemon, Request& request, json& head,
   auto value = SBX_TRY(LockedString::copy_of(parts.value), "reading the secret");
   request.secret.clear();
   if (!head.is_object()) return fail(ErrorCode::kInvalid, "the head of the secret is not a JSON object");
+  SBX_CHECK(sandbox::only_members(
+                head, {"type", "name", "scope", "sandbox", "replace", "ref", "command", "environment", "refresh_s",
+                       "verify", "show_error", "username", "auth_endpoint", "targets", "placeholder", "in_body"}),
+            "reading the secret");
   const std::string scope = text_field(head, "scope", std::string(secret::kGlobalScope));
   if (scope != secret::kGlobalScope && scope != secret::kHostScope)
     return fail(ErrorCode::kInvalid, "scope must be global or host-only; for one sandbox, name it in \"sandbox\"");

@@ -38,7 +38,9 @@ void add_set(CLI::App* secret, const OnCommand& on) {
 void add_set_custom(CLI::App* secret, const OnCommand& on) {
   auto o = std::make_shared<SecretCustomOptions>();
   auto* command = secret->add_subcommand("set-custom", "store any secret; sandboxes see a placeholder for it");
-  command->add_option("--host", o->hosts, "host it may be sent to, such as api.example.com or **.example.com")
+  command
+      ->add_option("--host", o->hosts,
+                   "host it may be sent to, such as api.example.com, api.example.com:8443 or **.example.com")
       ->required()
       ->delimiter(',')
       ->allow_extra_args(false);

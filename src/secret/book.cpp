@@ -203,9 +203,11 @@ Result<Credentials> Book::credentials(const std::string& sandbox_id) {
     for (Record* record : effective_all(kind, sandbox_id)) {
       if (kind == Kind::kService) with_key.push_back(record->name);
       if (auto fetched = fetch_if_due(*record); !fetched) {
-        // A value that is a little old is better than none; one that was never had is withheld.
-        result.withheld.push_back(record->name + ": " + fetched.error().message);
-        if (record->fetched_at == 0) continue;
+        // A value that is a little old is better than none, and stays in use; one that was never had is withheld.
+        if (record->fetched_at == 0) {
+          result.withheld.push_back(record->name + ": " + fetched.error().message);
+          continue;
+        }
       }
       const Service* service = kind == Kind::kService ? find_service(record->name) : nullptr;
       auto added = kind == Kind::kCustom     ? writer.add_custom(*record)

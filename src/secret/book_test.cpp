@@ -185,6 +185,19 @@ TEST_F(BookTest, WithholdsWhatCannotBeFetchedAndSaysWhy) {
   EXPECT_EQ(json::parse(got.json.reveal())[0]["value"], "there");
 }
 
+TEST_F(BookTest, AValueThatCannotBeFetchedAnewStaysInUseAndIsNotCalledWithheld) {
+  const auto file = folders.home / "token";
+  ASSERT_TRUE(write_file_atomically(file, "had"));
+  Record record = command("xai", "cat " + file.string());
+  record.refresh_s = 0;  // fetched at every use
+  set(std::move(record));
+  EXPECT_EQ(credentials()[0]["value"], "had");
+  ASSERT_TRUE(std::filesystem::remove(file));
+  const auto got = book.credentials("box").value();
+  EXPECT_EQ(json::parse(got.json.reveal())[0]["value"], "had");
+  EXPECT_EQ(got.withheld, std::vector<std::string>{});
+}
+
 TEST_F(BookTest, KeepsWhatItHadWhenTheStoreCannotBeWritten) {
   class Failing : public Vault {
    public:
@@ -235,6 +248,12 @@ TEST_F(BookTest, RegistriesAreForTheHostUnlessSaidOtherwise) {
   set(std::move(shared));
   EXPECT_EQ(credentials()[0]["basic_user"], "me");
   EXPECT_EQ(credentials()[0]["domains"], json{"ghcr.io"});
+  // What listens beside it on the same host does not get its password.
+  Record beside = service("localhost:5000", "password3");
+  beside.kind = Kind::kRegistry;
+  beside.username = "me";
+  set(std::move(beside));
+  EXPECT_EQ(credentials()[1]["domains"], json{"localhost:5000"});
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ Result<void> CredentialWriter::add_registry(const Record& record) {
   const std::string host = endpoint.empty() ? record.name : endpoint.substr(8, endpoint.find('/', 8) - 8);
   const json object = {{"kind", "service"},
                        {"service", "registry:" + record.name},
-                       {"domains", {host.substr(0, host.find(':'))}},
+                       {"domains", {host}},
                        {"basic_user", record.username},
                        {"keep_bearer", true}};
   SBX_CHECK(begin(object.dump()), "writing a credential");

@@ -67,12 +67,15 @@ Result<void> check_variable(const std::string& name) {
 
 // A host name or address, with a port or without. Strict: a gateway refuses a configuration with a host that is none.
 Result<void> check_host(const std::string& text) {
-  const auto colon = text.find(':');
-  const std::string host = text.substr(0, colon);
-  const std::string port = colon == std::string::npos ? "1" : text.substr(colon + 1);
-  const bool numeric = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
-  if (numeric && host.find('*') == std::string::npos && check_target(host)) return {};
+  if (text.find('*') == std::string::npos && check_target(text)) return {};
   return invalid("\"" + text + "\" is not a host name");
+}
+
+bool is_port(std::string_view text) {
+  unsigned port = 0;
+  const auto* end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, port);
+  return read.ec == std::errc() && read.ptr == end && port >= 1 && port <= 65'535 && text.front() != '0';
 }
 
 Result<void> read_source(const json& head, Record& record) {
@@ -177,12 +180,16 @@ Result<void> clean_value(LockedString& value) {
 }
 
 Result<void> check_target(std::string_view pattern) {
-  std::string_view host = pattern;
+  const auto colon = pattern.find(':');
+  std::string_view host = pattern.substr(0, colon);
+  if (colon != std::string_view::npos && !is_port(pattern.substr(colon + 1)))
+    return invalid("\"" + std::string(pattern) + "\" names a port that is none: 1 to 65535");
+  const auto whole = host.size();
   if (host.starts_with("**."))
     host.remove_prefix(3);
   else if (host.starts_with("*."))
     host.remove_prefix(2);
-  const bool wild = host.size() != pattern.size();
+  const bool wild = host.size() != whole;
   bool shape = !host.empty() && host.size() <= 253;
   std::size_t labels = 0;
   for (std::string_view rest = host; shape;) {
@@ -195,7 +202,7 @@ Result<void> check_target(std::string_view pattern) {
   }
   if (!shape)
     return invalid("\"" + std::string(pattern) +
-                   "\" is no host: give a name such as api.example.com or **.example.com");
+                   "\" is no host: give a name such as api.example.com, api.example.com:8443 or **.example.com");
   // A secret that goes to all of .com goes to anybody.
   if (wild && labels < 2) return invalid("\"" + std::string(pattern) + "\" covers too much for a secret");
   return {};

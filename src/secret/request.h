@@ -19,7 +19,8 @@ Result<Record> parse_request(const nlohmann::json& head, LockedString value);
 // newline).
 Result<void> clean_value(LockedString& value);
 
-// "api.example.com", "*.example.com" (one label), "**.example.com" (example.com and all below it).
+// "api.example.com", "*.example.com" (one label), "**.example.com" (example.com and all below it); each with :PORT, or
+// for every port.
 Result<void> check_target(std::string_view pattern);
 
 // `pattern` with {rand} or {rand:N} replaced by N (default 16) random letters and digits; "" is "sbx-cs-{rand}".

@@ -75,11 +75,15 @@ TEST(SecretRequest, ChecksWhereACustomSecretGoes) {
   auto record = parse(with({"API.example.com", "**.example.com", "api.example.com"}));
   ASSERT_TRUE(record) << record.error().message;
   EXPECT_EQ(record->targets, (std::vector<std::string>{"api.example.com", "**.example.com"}));
+  record = parse(with({"localhost:8443", "**.Example.com:443"}));
+  ASSERT_TRUE(record) << record.error().message;
+  EXPECT_EQ(record->targets, (std::vector<std::string>{"localhost:8443", "**.example.com:443"}));
   EXPECT_TRUE(record->placeholder.starts_with("sbx-cs-"));
   EXPECT_EQ(record->placeholder.size(), 7U + 16U);
   EXPECT_FALSE(record->in_body);
-  for (const char* bad : {"*", "**", "*.com", "**.com", "", "a b", "a..b", ".a", "a.", "-a.b", "a.*", "a.*.b",
-                          "***.a.b", "http://a.b", "a.b:443", "a.b/x", "a.b\n"})
+  for (const char* bad : {"*",       "**",        "*.com", "**.com",  "",        "a b",        "a..b",  ".a",
+                          "a.",      "-a.b",      "a.*",   "a.*.b",   "***.a.b", "http://a.b", "a.b:",  "a.b:0",
+                          "a.b:080", "a.b:65536", "a.b:x", "a.b:1:2", ":443",    "*.com:443",  "a.b/x", "a.b\n"})
     EXPECT_NE(refusal(with({bad})), "") << bad;
   EXPECT_NE(refusal(with(json::array())), "");
   for (const char* bad : {"", "1A", "A-B", "SBX_X", "DOCKER_X", "PATH", "HTTP_PROXY", "LD_PRELOAD", "A=B"})

@@ -260,6 +260,18 @@ std::vector<std::string> mappings_with(pid_t pid, const std::string& value) {
   return found;
 }
 
+TEST_F(Secrets, ARequestWithAMemberThatIsNotKnownStoresNothing) {
+  const std::string socket = sbx_json({"daemon", "status", "--json"})["socket"];
+  const std::string head = R"({"type":"service","name":"openai","for_host":"a.example.com"})";
+  const std::string body = {0, 0, 0, static_cast<char>(head.size())};
+  const auto put = run(Command({"/usr/bin/curl", "-s", "--unix-socket", socket, "-X", "PUT", "--data-binary", "@-",
+                                "-w", " %{http_code}", "http://sbx/v1/secrets"}),
+                       body + head + kValue);
+  EXPECT_NE(put.out.find("for_host"), std::string::npos) << put.out << put.err;
+  EXPECT_TRUE(put.out.ends_with(" 400")) << put.out;
+  EXPECT_EQ(listed()["secrets"].size(), 0U);
+}
+
 TEST_F(Secrets, AreInLockedMemoryOfTheDaemonAndNowhereElse) {
   set();
   (void)listed();
