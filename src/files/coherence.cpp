@@ -277,7 +277,9 @@ void Coherence::append_change(std::string& messages, const Node& folder, std::st
     way.push_back(at->name);
   }
   std::string path = std::to_string(nodes_.workspace_of(*at).index);
+  const std::size_t index = path.size() + 1;
   for (auto part = way.rbegin(); part != way.rend(); ++part) path.append("/").append(*part);
+  if (hidden_(std::string_view(path).substr(index))) return;
   append_head(messages, wire::kHostChanged, path.size() + 1);
   messages.append(path).push_back('\0');
 }

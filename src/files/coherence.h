@@ -26,6 +26,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -64,6 +65,8 @@ class Coherence {
   // holds the folder's lock meanwhile, so no look-up or listing is on its way. Were the name invalidated, the guest
   // would lose what it has cached below it, and a process its working directory.)
   void made(const Node& folder, const std::string& name);
+  // What the guest must not be told of, by its place in its workspace.
+  void hide(std::function<bool(std::string_view place)> hidden) { hidden_ = std::move(hidden); }
   // Names that are missing may be cached: guest kernels from 7.45 on (Linux 6.18) do not take their invalidation.
   void allow_missing(bool allowed) { missing_allowed_ = allowed; }
   // The guest was told that the file which it knew under this name is elsewhere, too.
@@ -122,6 +125,7 @@ class Coherence {
   std::optional<HostWatch> watch_;
   Limits limits_;
   std::function<void(const Node&)> access_changed_;
+  std::function<bool(std::string_view)> hidden_ = [](std::string_view) { return false; };
   bool missing_allowed_ = true;
   std::unordered_map<int, std::vector<NodeId>> by_watch_;
   std::unordered_map<NodeId, std::unordered_set<std::string>> names_;

@@ -71,11 +71,15 @@ int write_fully(int fd, std::string_view data, std::uint64_t offset, bool append
 }  // namespace
 
 Outcome<SharedFd> Dispatcher::contents_of(NodeId id, Access access) {
-  const auto node = target(id, access == Access::kWrite ? Intent::kChange : Intent::kLook);
+  const auto node = target(id, access == Access::kRead ? Intent::kLook : Intent::kChange);
   if (!node) return std::unexpected(node.error());
   // Whatever is no regular file may block or act on being opened.
   if (!node->node->is_file()) return std::unexpected(node->node->is_folder() ? EISDIR : ENXIO);
-  return access == Access::kWrite ? files_.for_writing(id, node->get()) : files_.for_reading(id, node->get());
+  if (access == Access::kRead) return files_.for_reading(id, node->get());
+  auto fd = files_.for_writing(id, node->get());
+  if (!fd || access == Access::kSync) return fd;
+  if (const int error = check_change(*node, "write")) return std::unexpected(error);
+  return fd;
 }
 
 int Dispatcher::perform(Work work, Reply& reply) {
@@ -97,7 +101,9 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   if (!parent) return parent.error();
   coherence_.cover(*parent->node);
 
+  if (const int error = check_make(*parent, name, S_IFREG)) return error;
   auto fd = create_child(parent->get(), name, static_cast<int>(in.flags), in.mode);
+  const bool made = fd.has_value();
   UniqueFd path_fd;
   if (fd) {
     auto again = reopen(fd->get(), O_PATH);
@@ -115,6 +121,11 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   if (!status) return status.error();
   if (!fd) {
     if (!S_ISREG(status->stx_mode)) return S_ISDIR(status->stx_mode) ? EISDIR : ENXIO;
+    if ((in.flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY) {
+      const auto place = place_in(*parent, name);
+      if (!place) return place.error();
+      if (const int error = check_change(Change{parent->node, path_fd.get(), *place, true}, "write")) return error;
+    }
     fd = reopen(path_fd.get(), host_flags(in.flags));
     if (!fd) return fd.error();
     status = status_of(path_fd.get());  // it may have been truncated
@@ -126,6 +137,7 @@ int Dispatcher::op_create(const Request& request, Reply& reply) {
   files_.created((*node)->id, std::move(*fd), static_cast<int>(in.flags & O_ACCMODE),
                  (status->stx_mode & S_IWUSR) != 0);
   coherence_.made(*parent->node, name);
+  if (made) tell_made(*parent, name);
   add_entry(reply, parent->node, **node, *status);
   reply.add(fuse_open_out{0, FOPEN_KEEP_CACHE, 0});
   return 0;
@@ -175,7 +187,7 @@ int Dispatcher::op_fsync(const Request& request, Reply& reply) {
   Body(request.body).take(in);
   auto fd = contents_of(request.header.nodeid, Access::kRead);
   // A file that may be written and not read.
-  if (!fd && fd.error() == EACCES) fd = contents_of(request.header.nodeid, Access::kWrite);
+  if (!fd && fd.error() == EACCES) fd = contents_of(request.header.nodeid, Access::kSync);
   if (!fd) return fd.error();
   const bool data_only = (in.fsync_flags & FUSE_FSYNC_FDATASYNC) != 0;
   return perform([fd = *fd, data_only](

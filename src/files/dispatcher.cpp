@@ -68,12 +68,15 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
   return opcode < rows.size() && rows[opcode].operation != nullptr ? &rows[opcode] : nullptr;
 }
 
-Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch)
+Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch, Rules rules,
+                       std::optional<Journal> journal)
     : limits_(limits),
       nodes_(std::move(workspaces), limits.nodes),
       files_(limits.open_files),
+      guard_(std::move(rules), std::move(journal)),
       coherence_(nodes_, std::move(watch), {.lifetime = limits.cache, .watches = limits.watches},
                  [this](const Node& node) { files_.forget(node.id); }) {
+  coherence_.hide([this](std::string_view place) { return guard_.hides(place); });
   nodes_.observe(
       [this](Node& node) {
         files_.forget(node.id);
@@ -133,6 +136,10 @@ Outcome<Dispatcher::Target> Dispatcher::target(NodeId id, Intent intent) {
   }
   auto fd = nodes_.descriptor(*node);
   if (!fd) return std::unexpected(fd.error());
+  if (guard_.hides_anything()) {  // the host may have moved it
+    const auto place = place_of(*node, (*fd)->get());
+    if (!place || guard_.hides(*place)) return std::unexpected(ESTALE);
+  }
   return Target{node, std::move(*fd)};
 }
 
@@ -172,6 +179,7 @@ int Dispatcher::op_destroy(const Request&, Reply&) {
   files_.reset();
   listings_.reset();
   coherence_.reset();
+  guard_.own_links().reset();
   ready_ = false;
   return 0;
 }

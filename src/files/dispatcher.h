@@ -20,6 +20,7 @@
 #include "base/result.h"
 #include "files/attributes.h"
 #include "files/coherence.h"
+#include "files/guard.h"
 #include "files/job.h"
 #include "files/message.h"
 #include "files/node_table.h"
@@ -40,7 +41,8 @@ class Dispatcher {
   };
 
   // Without `watch` the guest caches nothing.
-  Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch = {});
+  Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch = {}, Rules rules = {},
+             std::optional<Journal> journal = {});
 
   // `message` is one whole request, its length field included. The reply is valid until the next call and empty for
   // requests that have none. A malformed request is answered with an errno; an Error means that the framing itself is
@@ -83,6 +85,34 @@ class Dispatcher {
   // The same, and ENOTDIR for what is no folder.
   Outcome<Target> folder(NodeId id, Intent intent);
 
+  // Checks before a change (guarded.cpp); 0 or an errno.
+  // Where a node is now; ESTALE if nowhere in its workspace.
+  Outcome<std::string> place_of(const Node& node, int fd) const;
+  Outcome<std::string> place_in(const Target& parent, const std::string& name) const;
+  unsigned index_of(const Node& node) const { return nodes_.workspace_of(node).index; }
+  // The contents or attributes of a file or folder, before they change: also that it has no name that the guest has not
+  // made, and what it was like for the journal.
+  struct Change {
+    const Node* workspace;  // any node of it
+    int fd;
+    std::string place;
+    bool named;  // the file is still at a place
+  };
+  int check_change(const Target& node, std::string_view kind);
+  int check_change(const Change& change, std::string_view kind);
+  int check_make(const Target& parent, const std::string& name, mode_t type);
+  bool hidden_in(const Target& parent, const std::string& name) const;
+  // An entry that is about to lose its place, or to get one: what it is now, and where. After the change, tell().
+  struct Entry {
+    std::string place;
+    UniqueFd fd;  // invalid: there is none
+    struct statx status {};
+  };
+  Outcome<Entry> entry_at(const Target& parent, const std::string& name) const;
+  int remove_entry(const Request& request, int flags);
+  void tell_changed(const Node& in_workspace_of, const Entry& entry);
+  void tell_made(const Target& parent, const std::string& name);
+
   // `folder`: null for the synthetic root.
   void add_entry(Reply& reply, Node* folder, Node& node, const struct statx& status);
   void add_attributes(Reply& reply, std::chrono::milliseconds lifetime, const fuse_attr& attr);
@@ -94,7 +124,8 @@ class Dispatcher {
   int reply_with_missing(Node& parent, const std::string& name, Reply& reply);
   int lookup_workspace(std::string_view name, Reply& reply);
   fuse_attr synthetic_attributes() const;
-  enum class Access { kRead, kWrite };
+  // kSync: for writing, but nothing changes by it.
+  enum class Access { kRead, kWrite, kSync };
   // The descriptor for a request on a file's contents.
   Outcome<SharedFd> contents_of(NodeId id, Access access);
   using Work = std::move_only_function<int(Reply&)>;
@@ -151,6 +182,7 @@ class Dispatcher {
   NodeTable nodes_;
   OpenFiles files_;
   OpenFolders listings_{64};
+  Guard guard_;
   Coherence coherence_;
   Attributes attributes_;
   Reply reply_;

@@ -77,6 +77,12 @@ int Dispatcher::list(const Request& request, bool with_attributes, Reply& reply)
   const auto room = std::min<std::size_t>(with_attributes ? std::max(in.size / 3, 1024U) : in.size, sizeof(list));
   const long size = ::syscall(SYS_getdents64, listing.fd.get(), list, room);
   if (size < 0) return errno;
+  std::string place;  // with a '/' behind it, to look for what is hidden
+  if (guard_.hides_anything()) {
+    auto here = place_of(*parent->node, parent->get());
+    if (!here) return here.error();
+    place = here->empty() ? "" : *here + "/";
+  }
   listing.position = wanted;
   for (long at = 0; at < size;) {
     HostEntry entry{};
@@ -85,6 +91,11 @@ int Dispatcher::list(const Request& request, bool with_attributes, Reply& reply)
     if (reply.payload() + listed_size(name, with_attributes) > in.size) {
       listing.position = -1;  // the descriptor is past what the guest has
       return 0;
+    }
+    if (guard_.hides_anything() && name != "." && name != ".." && guard_.hides(place + std::string(name))) {
+      listing.position = entry.next;
+      at += entry.length;
+      continue;
     }
     // Where a workspace's ".." leads is not for the guest to know.
     auto inode =

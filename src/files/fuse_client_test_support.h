@@ -52,13 +52,15 @@ class FuseClient {
  public:
   // Workspaces "0" (read-write) and "1" (read-only), under folder() / "ws0" and "ws1"; folder() / "outside" is not
   // served.
-  explicit FuseClient(Dispatcher::Limits limits = {}, std::uint32_t minor = FUSE_KERNEL_MINOR_VERSION)
+  explicit FuseClient(Dispatcher::Limits limits = {}, std::uint32_t minor = FUSE_KERNEL_MINOR_VERSION, Rules rules = {})
       : folder_(*TemporaryFolder::make("sbx-files-test")) {
     for (const auto* name : {"ws0", "ws1", "outside"}) std::filesystem::create_directory(folder_.path() / name);
     std::vector<Workspace> workspaces;
     workspaces.push_back(*open_workspace({0, (folder_.path() / "ws0").string(), false}));
     workspaces.push_back(*open_workspace({1, (folder_.path() / "ws1").string(), true}));
-    dispatcher_.emplace(std::move(workspaces), limits, *HostWatch::make());
+    const auto own = [this](const char* name) { return *open_file(folder_.path() / name, O_RDWR | O_CREAT, 0600); };
+    dispatcher_.emplace(std::move(workspaces), limits, *HostWatch::make(), std::move(rules),
+                        Journal(own("journal"), own("before")));
     fuse_init_in init{};
     init.major = FUSE_KERNEL_VERSION;
     init.minor = minor;

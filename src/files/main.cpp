@@ -1,7 +1,7 @@
 // sbx-files: serves workspaces to a sandbox over its files port.
 //
 //   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] ...  [--control-fd N] [--cache-ms N]
-//             [--resync-ms N]
+//             [--resync-ms N] [--protect PATTERN ...] [--hide PATTERN ...] [--deny] [--journal-fd N] [--before-fd N]
 //
 // --port-fd is a connected socket, --port-socket the path of one that listens. The process is meant to be started in a
 // jail that holds the workspaces' mounts (nosuid, nodev, read-only where :ro) and /proc. It exits with 0 when the port
@@ -40,6 +40,11 @@ struct Options {
   // As long as a change on the host that makes no event (a store through a mapping) may stay unseen.
   int cache_ms = 600'000;
   int resync_ms = 60'000;
+  std::vector<std::string> protect = default_protected();
+  std::vector<std::string> hide;
+  bool deny = false;
+  int journal_fd = -1;  // see Journal
+  int before_fd = -1;
 };
 
 Result<int> parse_number(const char* name, std::string_view text) {
@@ -52,13 +57,18 @@ Result<int> parse_number(const char* name, std::string_view text) {
 }
 
 Result<Options> parse_options(int argc, char** argv) {
-  static const std::array<option, 7> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
-                                               {"control-fd", required_argument, nullptr, 'b'},
-                                               {"port-socket", required_argument, nullptr, 's'},
-                                               {"workspace", required_argument, nullptr, 'w'},
-                                               {"cache-ms", required_argument, nullptr, 'c'},
-                                               {"resync-ms", required_argument, nullptr, 'r'},
-                                               {nullptr, 0, nullptr, 0}}};
+  static const std::array<option, 12> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
+                                                {"control-fd", required_argument, nullptr, 'b'},
+                                                {"port-socket", required_argument, nullptr, 's'},
+                                                {"workspace", required_argument, nullptr, 'w'},
+                                                {"cache-ms", required_argument, nullptr, 'c'},
+                                                {"resync-ms", required_argument, nullptr, 'r'},
+                                                {"protect", required_argument, nullptr, 'p'},
+                                                {"hide", required_argument, nullptr, 'h'},
+                                                {"deny", no_argument, nullptr, 'd'},
+                                                {"journal-fd", required_argument, nullptr, 'j'},
+                                                {"before-fd", required_argument, nullptr, 'o'},
+                                                {nullptr, 0, nullptr, 0}}};
   Options options;
   for (int letter = 0; (letter = ::getopt_long(argc, argv, "", kOptions.data(), nullptr)) != -1;) {
     if (letter == 'f') {
@@ -73,6 +83,16 @@ Result<Options> parse_options(int argc, char** argv) {
       options.cache_ms = SBX_TRY(parse_number("cache-ms", optarg), "reading the command line");
     } else if (letter == 'r') {
       options.resync_ms = SBX_TRY(parse_number("resync-ms", optarg), "reading the command line");
+    } else if (letter == 'p') {
+      options.protect.emplace_back(optarg);
+    } else if (letter == 'h') {
+      options.hide.emplace_back(optarg);
+    } else if (letter == 'd') {
+      options.deny = true;
+    } else if (letter == 'j') {
+      options.journal_fd = SBX_TRY(parse_number("journal-fd", optarg), "reading the command line");
+    } else if (letter == 'o') {
+      options.before_fd = SBX_TRY(parse_number("before-fd", optarg), "reading the command line");
     } else {
       return fail(ErrorCode::kInvalid, "unknown option; see the comment in src/files/main.cpp");
     }
@@ -129,10 +149,15 @@ Result<UniqueFd> resynchronise(UniqueFd port, std::chrono::milliseconds deadline
 }
 
 Result<void> run(int argc, char** argv) {
-  const auto options = SBX_TRY(parse_options(argc, argv), "starting");
+  auto options = SBX_TRY(parse_options(argc, argv), "starting");
   ::umask(0);  // the guest's kernel has applied the umask of the guest's process
   auto limits = raise_limits();
   limits.cache = std::chrono::milliseconds(options.cache_ms);
+  if (options.journal_fd < 0 && !options.deny) options.protect.clear();  // nobody would know
+  Rules rules;
+  rules.protect = SBX_TRY(Patterns::parse(options.protect, Patterns::Exceptions::kMayBeStale), "reading --protect");
+  rules.hide = SBX_TRY(Patterns::parse(options.hide, Patterns::Exceptions::kMayBeStale), "reading --hide");
+  rules.deny = options.deny;
   std::vector<Workspace> workspaces;
   for (const auto& spec : options.workspaces) workspaces.push_back(SBX_TRY(open_workspace(spec), "starting"));
   auto port = SBX_TRY(connect_port(options), "starting");
@@ -140,10 +165,17 @@ Result<void> run(int argc, char** argv) {
   if (!watch) std::fprintf(stderr, "sbx-files: nothing is cached: %s\n", watch.error().describe().c_str());
   UniqueFd control(options.control_fd);
   if (control.valid()) ::fcntl(control.get(), F_SETFD, FD_CLOEXEC);
+  std::optional<Journal> journal;
+  if (options.journal_fd >= 0) {
+    UniqueFd before(options.before_fd);
+    for (const int fd : {options.journal_fd, options.before_fd}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    journal.emplace(UniqueFd(options.journal_fd), std::move(before));
+  }
   SBX_CHECK(lock_down(workspaces), "starting");
   port = SBX_TRY(resynchronise(std::move(port), std::chrono::milliseconds(options.resync_ms)), "starting");
   Dispatcher dispatcher(std::move(workspaces), limits,
-                        watch ? std::optional<HostWatch>(*std::move(watch)) : std::nullopt);
+                        watch ? std::optional<HostWatch>(*std::move(watch)) : std::nullopt, std::move(rules),
+                        std::move(journal));
   return serve(port.get(), dispatcher, control.get());
 }
 

@@ -51,6 +51,8 @@ int Dispatcher::op_setattr(const Request& request, Reply& reply) {
   if (!node) return node.error();
   const auto before = status_of(node->get());
   if (!before) return before.error();
+  const auto* kind = (in.valid & FATTR_SIZE) != 0 ? "write" : "attributes";
+  if (const int error = check_change(*node, kind)) return error;
   // The owner cannot change; saying who it already is is no change.
   if ((in.valid & FATTR_UID) != 0 && in.uid != attributes_.shown_user(before->stx_uid)) return EPERM;
   if ((in.valid & FATTR_GID) != 0 && in.gid != attributes_.shown_group(before->stx_gid)) return EPERM;

@@ -67,6 +67,7 @@ int Dispatcher::reply_with_entry(const Target& parent, const std::string& name, 
 
 int Dispatcher::reply_with_new(const Target& parent, const std::string& name, Reply& reply) {
   coherence_.made(*parent.node, name);
+  tell_made(parent, name);
   return reply_with_entry(parent, name, reply);
 }
 
@@ -100,6 +101,7 @@ int Dispatcher::op_lookup(const Request& request, Reply& reply) {
   if (request.header.nodeid == kSyntheticRoot) return lookup_workspace(*name, reply);
   const auto parent = folder(request.header.nodeid, Intent::kLook);
   if (!parent) return parent.error();
+  if (guard_.hides_anything() && hidden_in(*parent, *name)) return ENOENT;
   coherence_.cover(*parent->node);
   const int error = reply_with_entry(*parent, *name, reply);
   return error == ENOENT ? reply_with_missing(*parent->node, *name, reply) : error;
@@ -115,6 +117,7 @@ int Dispatcher::op_symlink(const Request& request, Reply& reply) {
   if (text.size() >= PATH_MAX) return ENAMETOOLONG;
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
+  if (const int error = check_make(*parent, std::string(name), S_IFLNK)) return error;
   // The text is data to us: nothing here ever follows it.
   if (::symlinkat(std::string(text).c_str(), parent->get(), std::string(name).c_str()) != 0) return errno;
   return reply_with_new(*parent, std::string(name), reply);
@@ -131,6 +134,7 @@ int Dispatcher::op_mknod(const Request& request, Reply& reply) {
   if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK) return EPERM;
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
+  if (const int error = check_make(*parent, *name, type)) return error;
   if (::mknodat(parent->get(), name->c_str(), type | (in.mode & 0777U), 0) != 0) return errno;
   return reply_with_new(*parent, *name, reply);
 }
@@ -143,28 +147,28 @@ int Dispatcher::op_mkdir(const Request& request, Reply& reply) {
   if (!name) return name.error();
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
+  if (const int error = check_make(*parent, *name, S_IFDIR)) return error;
   if (::mkdirat(parent->get(), name->c_str(), in.mode & 01777U) != 0) return errno;
   return reply_with_new(*parent, *name, reply);
 }
 
-int Dispatcher::op_unlink(const Request& request, Reply&) {
-  const auto name = only_name(Body(request.body));
-  if (!name) return name.error();
-  const auto parent = folder(request.header.nodeid, Intent::kChange);
-  if (!parent) return parent.error();
-  Node* known = nodes_.known_child(*parent->node, parent->get(), *name);
-  if (::unlinkat(parent->get(), name->c_str(), 0) != 0) return errno;
-  nodes_.lost_name(known, *parent->node, *name);
-  return 0;
-}
+int Dispatcher::op_unlink(const Request& request, Reply&) { return remove_entry(request, 0); }
 
-int Dispatcher::op_rmdir(const Request& request, Reply&) {
+int Dispatcher::op_rmdir(const Request& request, Reply&) { return remove_entry(request, AT_REMOVEDIR); }
+
+int Dispatcher::remove_entry(const Request& request, int flags) {
   const auto name = only_name(Body(request.body));
   if (!name) return name.error();
   const auto parent = folder(request.header.nodeid, Intent::kChange);
   if (!parent) return parent.error();
+  const auto entry = entry_at(*parent, *name);
+  if (!entry) return entry.error();
+  if (!entry->fd.valid()) return ENOENT;
+  if (const int error = guard_.may_remove(index_of(*parent->node), entry->place, entry->status.stx_mode)) return error;
   Node* known = nodes_.known_child(*parent->node, parent->get(), *name);
-  if (::unlinkat(parent->get(), name->c_str(), AT_REMOVEDIR) != 0) return errno;
+  if (::unlinkat(parent->get(), name->c_str(), flags) != 0) return errno;
+  guard_.own_links().removed(entry->status);
+  tell_changed(*parent->node, *entry);
   nodes_.lost_name(known, *parent->node, *name);
   return 0;
 }
@@ -197,10 +201,33 @@ int Dispatcher::rename_entry(const Request& request, NodeId new_parent, std::uin
   const auto to = folder(new_parent, Intent::kChange);
   if (!to) return to.error();
   if (from->node->workspace != to->node->workspace) return EXDEV;
+  const auto source = entry_at(*from, old_name);
+  if (!source) return source.error();
+  if (!source->fd.valid()) return ENOENT;
+  const auto other = entry_at(*to, *new_name);
+  if (!other) return other.error();
+  const auto index = index_of(*from->node);
+  if (const int error =
+          guard_.may_move(index, source->place, other->place, source->status.stx_mode, source->status.stx_nlink)) {
+    return error;
+  }
+  if (flags == RENAME_EXCHANGE && other->fd.valid()) {
+    if (const int error =
+            guard_.may_move(index, other->place, source->place, other->status.stx_mode, other->status.stx_nlink)) {
+      return error;
+    }
+  }
   Node* moved = nodes_.known_child(*from->node, from->get(), old_name);
   Node* replaced = nodes_.known_child(*to->node, to->get(), *new_name);
   if (::renameat2(from->get(), old_name.c_str(), to->get(), new_name->c_str(), flags) != 0) return errno;
-  if (moved == replaced) return 0;  // two links of one file: rename(2) does nothing
+  if (moved == replaced && moved != nullptr) return 0;  // two links of one file: rename(2) does nothing
+  tell_changed(*from->node, *source);
+  if (!other->fd.valid()) {
+    tell_made(*to, *new_name);
+  } else {
+    tell_changed(*to->node, *other);
+    if (flags != RENAME_EXCHANGE && !S_ISDIR(other->status.stx_mode)) guard_.own_links().removed(other->status);
+  }
   nodes_.moved(moved, *to->node, *new_name);
   coherence_.made(*to->node, *new_name);
   if (flags == RENAME_EXCHANGE) {
@@ -224,11 +251,20 @@ int Dispatcher::op_link(const Request& request, Reply& reply) {
   if (!existing) return existing.error();
   if (existing->node->workspace != parent->node->workspace) return EXDEV;
   if (existing->node->is_folder()) return EPERM;
+  const auto before = status_of(existing->get());
+  if (!before) return before.error();
+  if (guard_.needs_paths()) {
+    const auto from = place_of(*existing->node, existing->get());
+    const auto to = place_in(*parent, *name);
+    if (!from || !to) return ESTALE;
+    if (const int error = guard_.may_link(index_of(*parent->node), *from, *to, before->stx_mode)) return error;
+  }
   // AT_SYMLINK_FOLLOW follows the magic link to our own fd, and no further: a symlink is linked itself.
   if (::linkat(AT_FDCWD, descriptor_path(existing->get()).c_str(), parent->get(), name->c_str(), AT_SYMLINK_FOLLOW) !=
       0) {
     return errno;
   }
+  guard_.own_links().added(*before);
   return reply_with_new(*parent, *name, reply);
 }
 

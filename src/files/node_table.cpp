@@ -1,5 +1,6 @@
 #include "files/node_table.h"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace sbx::files {
@@ -8,6 +9,8 @@ namespace {
 // Slot 0 is node id 2: 1 is the synthetic root, 0 is no id.
 constexpr std::uint64_t kFirst = 2;
 constexpr std::size_t kMaxDepth = 4096;
+constexpr std::size_t kMostOtherPlaces = 8;        // of one file
+constexpr std::size_t kMostElsewhere = 1U << 16U;  // of all
 
 std::int64_t birth_of(const struct statx& status) {
   if ((status.stx_mask & STATX_BTIME) == 0) return 0;
@@ -173,6 +176,10 @@ void NodeTable::free(Node& node) {
   set_fd(node, nullptr);
   node.parent = nullptr;
   node.name.clear();
+  if (const auto others = elsewhere_.find(node.id); others != elsewhere_.end()) {
+    elsewhere_count_ -= others->second.size();
+    elsewhere_.erase(others);
+  }
   node.used = false;
   node.watch = -1;
   node.listed = node.met = false;
@@ -216,10 +223,46 @@ void NodeTable::moved(Node* node, Node& parent, const std::string& name) {
   touch(*node);
 }
 
+bool NodeTable::find_name(Node& node) {
+  const auto is_at = [&](Node& folder, const std::string& name) {
+    const auto folder_fd = descriptor(folder);
+    auto fd = folder_fd ? open_child((*folder_fd)->get(), name) : std::unexpected(folder_fd.error());
+    const auto status = fd ? status_of(fd->get()) : std::unexpected(fd.error());
+    if (!status || !same(node, *status)) return false;
+    set_fd(node, std::make_shared<const UniqueFd>(std::move(*fd)));
+    touch(node);
+    return true;
+  };
+  if (node.parent != nullptr && is_at(*node.parent, node.name)) return true;
+  const auto others = elsewhere_.find(node.id);
+  if (others == elsewhere_.end()) return false;
+  for (const auto& [folder, name] : others->second) {
+    Node* parent = find(folder);
+    if (parent != nullptr && parent->is_folder() && is_at(*parent, name)) return true;
+  }
+  return false;
+}
+
+void NodeTable::remember_place(const Node& node) {
+  if (!node.is_file() || elsewhere_count_ >= kMostElsewhere) return;
+  auto& others = elsewhere_[node.id];
+  const Place place{node.parent->id, node.name};
+  if (std::ranges::find(others, place) != others.end()) return;
+  if (others.size() >= kMostOtherPlaces) {
+    others.erase(others.begin());
+    --elsewhere_count_;
+  }
+  others.push_back(place);
+  ++elsewhere_count_;
+}
+
 void NodeTable::set_place(Node& node, Node* parent, const std::string& name) {
   if (node.parent == parent && node.name == name) return;
   Node* before = node.parent;
-  if (before != nullptr) places_.erase({before->id, node.name});
+  if (before != nullptr) {
+    places_.erase({before->id, node.name});
+    remember_place(node);
+  }
   if (parent != nullptr) {
     ++parent->children;
     Node*& occupant = places_[{parent->id, name}];

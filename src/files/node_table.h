@@ -114,6 +114,9 @@ class NodeTable {
   // `node` has been removed at this place, or has moved to another.
   void lost_name(Node* node, const Node& parent, const std::string& name);
   void moved(Node* node, Node& parent, const std::string& name);
+  // Whether a file is still to be found by a name: at its place, or where it was once met. If so its fd is opened anew
+  // by that name, and the kernel knows it by it. For files whose fd's own name is gone.
+  bool find_name(Node& node);
 
   void add_handle(Node& node);
   void drop_handle(Node& node);
@@ -152,6 +155,7 @@ class NodeTable {
   Outcome<void> open_again(Node& node);
   void set_fd(Node& node, SharedFd fd);
   void set_place(Node& node, Node* parent, const std::string& name);
+  void remember_place(const Node& node);
   void unindex(Node& node);
   void free_if_unused(Node* node);
   void free(Node& node);
@@ -165,6 +169,10 @@ class NodeTable {
   std::vector<std::uint32_t> free_;
   std::unordered_map<Key, Node*, KeyHash> index_;
   std::unordered_map<Place, Node*, PlaceHash> places_;
+  // Where else a file was met: its other names, if they are still there. The latest few, and not more than the limit
+  // in all.
+  std::unordered_map<NodeId, std::vector<Place>> elsewhere_;
+  std::size_t elsewhere_count_ = 0;
   std::function<void(Node&)> freed_ = [](Node&) {};
   std::function<void(Node&, const std::string&)> left_ = [](Node&, const std::string&) {};
   std::list<Node*> recent_;

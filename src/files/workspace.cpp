@@ -45,17 +45,20 @@ Result<Workspace> open_workspace(const WorkspaceSpec& spec) {
   return workspace;
 }
 
-bool Workspace::holds(int fd) const {
+std::optional<std::string> Workspace::place_of(int fd) const {
   const auto place = location_of(fd);
-  if (!place) return false;
-  const auto beneath = [&](const std::string& top) {
-    if (top == "/") return place->starts_with('/');
-    return place->starts_with(top) && (place->size() == top.size() || (*place)[top.size()] == '/');
+  if (!place) return std::nullopt;
+  const auto beneath = [&](const std::string& top) -> std::optional<std::string> {
+    if (!place->starts_with(top)) return std::nullopt;
+    if (place->size() == top.size()) return "";
+    if (top == "/") return place->substr(1);
+    if ((*place)[top.size()] != '/') return std::nullopt;
+    return place->substr(top.size() + 1);
   };
-  if (beneath(location)) return true;
+  if (auto found = beneath(location)) return found;
   // Outside, unless the workspace as a whole has moved.
   const auto top = location_of(root->get());
-  return top && *top != location && beneath(*top);
+  return top && *top != location ? beneath(*top) : std::nullopt;
 }
 
 }  // namespace sbx::files

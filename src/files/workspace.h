@@ -1,6 +1,7 @@
 // A workspace as the server holds it: an O_PATH fd of its root, which stays the same file for the process's life.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,9 +27,12 @@ struct Workspace {
   struct statx status {};
   std::string location;  // where the root was when it was opened
 
+  // Where `fd` is now, relative to the root ("" for itself); nothing if it is elsewhere. " (deleted)" ends the path of
+  // a file that has lost the name by which it was opened.
+  std::optional<std::string> place_of(int fd) const;
   // Whether `fd` is at or below the root now. A folder that the user moves out of the workspace is out of the guest's
   // reach from then on, even where the server still holds its fd.
-  bool holds(int fd) const;
+  bool holds(int fd) const { return place_of(fd).has_value(); }
 };
 
 // Fails unless the path is a folder or a regular file.

@@ -36,6 +36,7 @@ int Dispatcher::op_setxattr(const Request& request, Reply&) {
   if ((in.flags & ~static_cast<std::uint32_t>(XATTR_CREATE | XATTR_REPLACE)) != 0) return EINVAL;
   const auto node = xattr_target(request.header.nodeid, name, Intent::kChange);
   if (!node) return node.error();
+  if (const int error = check_change(*node, "attributes")) return error;
   const int status = ::setxattr(descriptor_path(node->get()).c_str(), std::string(name).c_str(), body.rest().data(),
                                 in.size, static_cast<int>(in.flags));
   return status == 0 ? 0 : errno;
@@ -89,6 +90,7 @@ int Dispatcher::op_removexattr(const Request& request, Reply&) {
   if (!body.take_string(name) || !body.rest().empty()) return EINVAL;
   const auto node = xattr_target(request.header.nodeid, name, Intent::kChange);
   if (!node) return node.error();
+  if (const int error = check_change(*node, "attributes")) return error;
   return ::removexattr(descriptor_path(node->get()).c_str(), std::string(name).c_str()) == 0 ? 0 : errno;
 }
 

@@ -1,0 +1,70 @@
+#include "files/guard.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+
+namespace sbx::files {
+namespace {
+
+Patterns::Kind kind_of(mode_t type) { return S_ISREG(type) ? Patterns::Kind::kFile : Patterns::Kind::kOther; }
+
+}  // namespace
+
+// A folder on the way is only a folder, until it is moved (may_move); anything else there leads elsewhere.
+bool Guard::is_protected(std::string_view path, mode_t type) const {
+  return rules_.protect.matches(path) || (!S_ISDIR(type) && rules_.protect.lies_on_way(path, kind_of(type)));
+}
+
+int Guard::refuse(unsigned workspace, std::string_view path, std::string_view kind, int error) {
+  if (journal_) journal_->protected_change(workspace, path, "denied-" + std::string(kind));
+  return error;
+}
+
+int Guard::judge(unsigned workspace, std::string_view path, mode_t type, std::string_view kind) {
+  if (!is_protected(path, type)) return 0;
+  if (rules_.deny) return refuse(workspace, path, kind, EACCES);
+  if (journal_) journal_->protected_change(workspace, path, kind);
+  return 0;
+}
+
+int Guard::may_make(unsigned workspace, std::string_view path, mode_t type) {
+  if (hides(path)) return EACCES;
+  return judge(workspace, path, type, "create");
+}
+
+int Guard::may_remove(unsigned workspace, std::string_view path, mode_t type) {
+  if (hides(path)) return ENOENT;
+  return judge(workspace, path, type, "remove");
+}
+
+int Guard::may_change(unsigned workspace, std::string_view path, mode_t type, std::string_view kind) {
+  if (hides(path)) return ESTALE;
+  return judge(workspace, path, type, kind);
+}
+
+int Guard::may_move(unsigned workspace, std::string_view from, std::string_view to, mode_t type, std::uint32_t links) {
+  if (hides(from)) return ENOENT;
+  // What is hidden below it would be seen in its new place.
+  if (hides(to) || rules_.hide.lies_on_way(from, kind_of(type)) || rules_.hide.lies_on_way(to, kind_of(type))) {
+    return EACCES;
+  }
+  for (const auto path : {from, to}) {
+    if (!rules_.protect.matches(path) && !rules_.protect.lies_on_way(path, kind_of(type))) continue;
+    if (rules_.deny) return refuse(workspace, path, "rename", EACCES);
+    if (!S_ISDIR(type) && links > 1) return refuse(workspace, path, "rename", EPERM);
+    if (journal_) journal_->protected_change(workspace, path, "rename");
+  }
+  return 0;
+}
+
+int Guard::may_link(unsigned workspace, std::string_view from, std::string_view to, mode_t type) {
+  if (hides(from)) return ESTALE;
+  if (hides(to)) return EACCES;
+  for (const auto path : {from, to}) {
+    if (is_protected(path, type)) return refuse(workspace, path, "link", EPERM);
+  }
+  return 0;
+}
+
+}  // namespace sbx::files
