@@ -18,11 +18,17 @@ json sandbox_view(const store::Sandbox& s) {
                {"last_used_at", store::rfc3339(s.last_used_at)}};
   json workspaces = json::array();
   json readonly = json::array();
+  json mounts = json::array();
   for (const auto& workspace : s.workspaces) {
-    workspaces.push_back(workspace.path);
-    if (workspace.readonly) readonly.push_back(workspace.path);
+    workspaces.push_back(workspace.on_host());
+    if (workspace.readonly) readonly.push_back(workspace.on_host());
+    mounts.push_back({{"source", workspace.on_host()},
+                      {"target", workspace.path},
+                      {"readonly", workspace.readonly},
+                      {"late", workspace.late}});
   }
   view["workspaces"] = workspaces;
+  if (!mounts.empty()) view["mounts"] = mounts;
   if (!readonly.empty()) view["readonly_workspaces"] = readonly;
   if (!s.labels.empty()) view["labels"] = s.labels;
   if (s.stopped_at != 0) view["stopped_at"] = store::rfc3339(s.stopped_at);

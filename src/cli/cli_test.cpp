@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "cli/copy_placement.h"
 #include "cli/table.h"
 #include "cli/units.h"
+#include "cli/workspace_argument.h"
 
 namespace sbx::cli {
 namespace {
@@ -76,6 +78,25 @@ TEST(CopyPlacement, IsDockers) {
   EXPECT_EQ(placed("/a/b", Found::kOther, folder), "conflict");
   EXPECT_EQ(placed("/a/b", Found::kOther, unknown_contents), "conflict");
   EXPECT_EQ(placed("/a/b", Found::kNoParent, file), "not_found");
+}
+
+TEST(WorkspaceArgument, HasAPlaceAndAMode) {
+  const auto folder = TemporaryFolder::make("sbx-cli").value();
+  const std::string path = std::filesystem::canonical(folder.path());
+  const auto shown = [](const std::string& text) {
+    const auto argument = parse_workspace_argument(text);
+    return argument ? argument->source + " " + argument->target + (argument->readonly ? " ro" : "") : "error";
+  };
+  EXPECT_EQ(shown(path), path + " " + path);
+  EXPECT_EQ(shown(path + "/:ro"), path + " " + path + " ro");
+  EXPECT_EQ(shown(path + ":/x"), path + " /x");
+  EXPECT_EQ(shown(path + ":/x:ro"), path + " /x ro");
+  EXPECT_EQ(shown(path + ":x"), "error");
+  EXPECT_EQ(shown(path + ":rw"), "error");
+  EXPECT_EQ(shown(path + "/missing:/x"), "error");
+  EXPECT_EQ(shown(path + "/missing"), "error");
+  std::filesystem::create_directories(path + "/a:/b");
+  EXPECT_EQ(shown(path + "/a:/b"), path + "/a:/b " + path + "/a:/b") << "a path that exists is one";
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   auto c = std::make_shared<CreateOptions>();
   auto* create_command = app.add_subcommand("create", "create a sandbox without attaching");
   create_command->add_option("AGENT", c->agent, "agent, such as shell or claude")->required();
-  create_command->add_option("PATH", c->paths, "workspaces; append :ro for read-only");
+  create_command->add_option("PATH", c->paths, "workspaces, SRC[:DST][:ro]: DST is where, :ro read-only");
   create_command->add_flag("-q,--quiet", c->quiet, "print the name only");
   add_create_options(create_command, *c);
   on(create_command, [c](const ApiClient& client) { return create(client, *c); });
@@ -75,7 +75,7 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   r->agent_arguments = command;
   auto* run_command = app.add_subcommand("run", "create a sandbox if needed and attach to its agent");
   run_command->add_option("AGENT", r->create.agent, "agent");
-  run_command->add_option("PATH", r->create.paths, "workspaces (default: the current folder)");
+  run_command->add_option("PATH", r->create.paths, "workspaces, SRC[:DST][:ro] (default: the current folder)");
   run_command->add_flag("-d,--detached", r->detached, "print the sandbox's id and return");
   run_command->add_flag("--cold", r->cold, "boot a stopped sandbox from its disk, forgetting the memory kept by stop");
   add_create_options(run_command, r->create);

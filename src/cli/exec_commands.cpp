@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "cli/units.h"
+#include "cli/workspace_argument.h"
 #include "sandbox/agents.h"
 #include "wire/stdcopy.h"
 
@@ -67,20 +68,26 @@ Result<int> print_execs(const ApiClient& client, const ExecOptions& options) {
   return 0;
 }
 
+// Source and target of what a sandbox was created with.
+json created_with(const json& entry) {
+  json mounts = json::array();
+  for (const auto& mount : entry.value("mounts", json::array()))
+    if (!mount.value("late", false)) mounts.push_back({mount.value("source", ""), mount.value("target", "")});
+  return mounts;
+}
+
 // The sandbox that `run` re-attaches to: the one named, else the one of this agent and these workspaces. null if none.
 Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options) {
   const json answer = SBX_TRY(client.call("GET", "/v1/sandboxes"), "listing the sandboxes");
   const auto& create = options.create;
   json wanted = json::array();
-  for (auto path : create.paths) {
-    if (path.ends_with(":ro")) path.resize(path.size() - 3);
-    std::error_code error;
-    wanted.push_back(std::filesystem::canonical(path, error).native());
+  for (const auto& path : create.paths) {
+    const auto argument = SBX_TRY(parse_workspace_argument(path), "reading the workspaces");
+    wanted.push_back({argument.source, argument.target});
   }
   for (const auto& entry : answer.value("sandboxes", json::array())) {
-    if (!create.name.empty()
-            ? entry.value("name", "") == create.name
-            : entry.value("agent", "") == create.agent && entry.value("workspaces", json::array()) == wanted)
+    if (!create.name.empty() ? entry.value("name", "") == create.name
+                             : entry.value("agent", "") == create.agent && created_with(entry) == wanted)
       return entry;
   }
   return json();

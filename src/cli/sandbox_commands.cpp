@@ -8,6 +8,7 @@
 #include "cli/policy_commands.h"
 #include "cli/table.h"
 #include "cli/units.h"
+#include "cli/workspace_argument.h"
 #include "store/clock.h"
 
 namespace sbx::cli {
@@ -38,13 +39,7 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
   json body = {{"agent", options.agent}};
   json workspaces = json::array();
   for (const auto& argument : options.paths) {
-    std::string path = argument;
-    const bool readonly = path.ends_with(":ro");
-    if (readonly) path.resize(path.size() - 3);
-    std::error_code error;
-    const auto real = fs::canonical(path, error);
-    if (error) return fail(ErrorCode::kInvalid, "workspace " + path + " does not exist");
-    workspaces.push_back({{"path", real.native()}, {"readonly", readonly}});
+    workspaces.push_back(to_json(SBX_TRY(parse_workspace_argument(argument), "reading the workspaces")));
   }
   body["workspaces"] = workspaces;
   if (!options.name.empty()) body["name"] = options.name;
@@ -79,11 +74,11 @@ Result<int> create(const ApiClient& client, const CreateOptions& options) {
     return 0;
   }
   std::cout << "✓ Created sandbox '" << name << "'\n";
-  for (const auto& path : made.value("workspaces", json::array())) {
-    const json readonly = made.value("readonly_workspaces", json::array());
-    const bool is_readonly = std::find(readonly.begin(), readonly.end(), path) != readonly.end();
-    std::cout << "  Workspace: " << path.get<std::string>() << (is_readonly ? " (read-only mount)" : " (direct mount)")
-              << "\n";
+  for (const auto& mount : made.value("mounts", json::array())) {
+    const std::string source = mount.value("source", "");
+    const std::string target = mount.value("target", "");
+    std::cout << "  Workspace: " << source << (target == source ? "" : " at " + target)
+              << (mount.value("readonly", false) ? " (read-only mount)" : " (direct mount)") << "\n";
   }
   std::cout << "  Agent: " << made.value("agent", "") << "\n";
   for (const auto& port : made.value("ports", json::array()))

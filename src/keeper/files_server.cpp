@@ -21,7 +21,7 @@ Command files_server_command(const std::vector<Workspace>& workspaces, const fs:
   for (const auto& workspace : workspaces) {
     const std::string target = "/ws/" + std::to_string(workspace.index);
     jail.binds.push_back(
-        {workspace.path, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
+        {workspace.source, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
     jail.argv.insert(jail.argv.end(), {"--workspace", std::to_string(workspace.index) + ":" + target +
                                                           (workspace.readonly ? ":ro" : "")});
   }

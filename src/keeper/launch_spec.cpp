@@ -62,6 +62,7 @@ std::vector<Workspace> workspaces_from(const json& list) {
     Workspace workspace;
     workspace.index = entry.at("index").get<int>();
     workspace.path = entry.at("path").get<std::string>();
+    workspace.source = entry.value("source", workspace.path);
     workspace.readonly = entry.value("readonly", false);
     workspace.file = entry.value("file", false);
     workspaces.push_back(std::move(workspace));
@@ -69,6 +70,7 @@ std::vector<Workspace> workspaces_from(const json& list) {
   return workspaces;
 }
 
+// Without the source: where a workspace is on the host is not for the worker and the guest to know.
 json workspaces_json(const std::vector<Workspace>& workspaces) {
   auto list = json::array();
   for (const auto& workspace : workspaces) {

@@ -18,9 +18,10 @@ enum class LaunchMode { kClone, kResume, kBoot, kTemplate };
 
 struct Workspace {
   int index = 0;
-  std::string path;  // absolute; the same on the host and in the guest
+  std::string path;  // absolute, in the guest
   bool readonly = false;
   bool file = false;
+  std::string source = {};  // absolute, on the host; known to the supervisor alone
 };
 
 struct LaunchSpec {

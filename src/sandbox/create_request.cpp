@@ -11,60 +11,13 @@
 #include "sandbox/json_fields.h"
 #include "sandbox/known_members.h"
 #include "sandbox/names.h"
+#include "sandbox/workspaces.h"
 
 namespace sbx::sandbox {
 namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
-
-bool is_within(const fs::path& inner, const fs::path& outer) {
-  const auto relative = inner.lexically_relative(outer);
-  return !relative.empty() && *relative.begin() != "..";
-}
-
-Result<store::Workspace> check_workspace(const json& entry, const fs::path& home) {
-  store::Workspace workspace;
-  if (entry.is_string()) {
-    workspace.path = entry.get<std::string>();
-  } else if (entry.is_object() && entry.contains("path") && entry["path"].is_string()) {
-    SBX_CHECK(only_members(entry, {"path", "readonly"}), "reading a workspace");
-    workspace.path = entry["path"].get<std::string>();
-    if (const auto readonly = entry.find("readonly"); readonly != entry.end() && readonly->is_boolean())
-      workspace.readonly = *readonly;
-  } else {
-    return fail(ErrorCode::kInvalid, "a workspace is a path, or an object with \"path\"");
-  }
-  if (!workspace.path.starts_with('/'))
-    return fail(ErrorCode::kInvalid, "workspace \"" + workspace.path + "\" is not an absolute path");
-  fs::path path = fs::path(workspace.path).lexically_normal();
-  if (path.filename().empty() && path != "/") path = path.parent_path();
-  workspace.path = path.native();
-  std::error_code error;
-  const auto status = fs::status(path, error);
-  if (!fs::exists(status)) return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " does not exist");
-  workspace.file = fs::is_regular_file(status);
-  if (!workspace.file && !fs::is_directory(status))
-    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is neither a folder nor a file");
-  if (workspace.file && !workspace.readonly) {
-    return fail(ErrorCode::kInvalid,
-                "workspace " + workspace.path + " is a single file, which can only be mounted read-only; append :ro");
-  }
-  static const std::set<std::string> kExact = {"/",      "/etc",  "/usr", "/bin",  "/sbin", "/lib",
-                                               "/lib64", "/boot", "/var", "/home", "/root", "/opt"};
-  bool reserved = kExact.contains(workspace.path);
-  for (const char* tree : {"/proc", "/sys", "/dev", "/run"}) reserved = reserved || is_within(path, tree);
-  if (reserved)
-    return fail(ErrorCode::kInvalid,
-                "workspace " + workspace.path + " would hide a system folder of the sandbox; mount a folder below it");
-  const fs::path real = fs::canonical(path, error);
-  const fs::path real_home = fs::weakly_canonical(home, error);
-  if (is_within(real_home, real) || is_within(real, real_home)) {
-    return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " overlaps sbx's own state in " + home.native() +
-                                         "; mount a folder below it, or move SBX_HOME");
-  }
-  return workspace;
-}
 
 Result<std::int64_t> number(const json& body, const char* key, std::int64_t otherwise, std::int64_t least,
                             std::int64_t most) {
@@ -128,7 +81,8 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
     for (const auto& entry : *workspaces) {
       auto workspace = SBX_TRY(check_workspace(entry, home), "checking the workspaces");
       if (!seen.insert(workspace.path).second)
-        return fail(ErrorCode::kInvalid, "workspace " + workspace.path + " is given twice");
+        return fail(ErrorCode::kInvalid, "two workspaces are to be mounted at " + workspace.path);
+      workspace.index = static_cast<int>(request.workspaces.size());
       request.workspaces.push_back(std::move(workspace));
     }
   }

@@ -44,6 +44,22 @@ TEST(CreateRequest, ChecksWorkspaces) {
   EXPECT_TRUE(good->workspaces[1].file);
   EXPECT_FALSE(parse({path + "/file"})) << "a file needs :ro";
   EXPECT_FALSE(parse({path, path}));
+  const auto moved = parse({{{"path", path}, {"target", "/elsewhere/./x/"}}, {{"path", path}, {"target", "/y"}}});
+  ASSERT_TRUE(moved) << moved.error().describe();
+  EXPECT_EQ(moved->workspaces[0].path, "/elsewhere/x");
+  EXPECT_EQ(moved->workspaces[0].on_host(), path);
+  EXPECT_EQ(moved->workspaces[1].index, 1);
+  const auto at = [&](const json& target) {
+    json entry = {{"path", path}, {"target", target}};
+    return parse(json::array({entry}));
+  };
+  EXPECT_TRUE(at("/x"));
+  EXPECT_FALSE(at(1));
+  for (const char* target : {"/", "/proc", "/sys/x", "/dev/shm", "/run/sandbox/x", "/usr", "/usr/bin", "/etc",
+                             "/x/../usr", "//usr//", "/home/agent", "relative", "/var/lib/docker/x"}) {
+    EXPECT_FALSE(at(target)) << target;
+  }
+  EXPECT_FALSE(parse({{{"path", path}, {"target", "/x"}}, {{"path", path}, {"target", "/x/"}}})) << "one place twice";
   EXPECT_FALSE(parse({path + "/missing"}));
   EXPECT_FALSE(parse({"relative"}));
   EXPECT_FALSE(parse({"/"}));

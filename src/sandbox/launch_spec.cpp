@@ -25,15 +25,18 @@ json identity_of(const store::Sandbox& sandbox, const GuestFacts& facts) {
 
 }  // namespace
 
+json mount_of(const store::Workspace& workspace) {
+  return {{"index", workspace.index},
+          {"path", workspace.path},
+          {"source", workspace.on_host()},
+          {"readonly", workspace.readonly},
+          {"file", workspace.file}};
+}
+
 json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders,
                  const GuestFacts& facts) {
   json workspaces = json::array();
-  for (const auto& workspace : sandbox.workspaces) {
-    workspaces.push_back({{"index", workspaces.size()},
-                          {"path", workspace.path},
-                          {"readonly", workspace.readonly},
-                          {"file", workspace.file}});
-  }
+  for (const auto& workspace : sandbox.workspaces) workspaces.push_back(mount_of(workspace));
   return {{"sandbox_id", sandbox.id},
           {"name", sandbox.name},
           {"mode", mode},

@@ -29,6 +29,9 @@ struct GuestFacts {
 nlohmann::json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const LaunchFolders& folders,
                            const GuestFacts& facts);
 
+// A workspace as a keeper is told of it.
+nlohmann::json mount_of(const store::Workspace& workspace);
+
 struct TemplateSpec {
   LaunchFolders folders;
   std::int64_t cpus = 1;

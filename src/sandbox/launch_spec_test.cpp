@@ -14,7 +14,7 @@ TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
   sandbox.id = random_uuid();
   sandbox.name = "api-shell";
   sandbox.machine_id = random_hex(32);
-  sandbox.workspaces = {{"/work", false, false}, {"/notes", true, true}};
+  sandbox.workspaces = {{"/work", false, false}, {"/notes", true, true, "/home/user/notes", false, 1}};
   sandbox.env = {"A=1"};
   const auto spec = launch_spec(sandbox, "clone", {"/run/x", "/s/x", "/t/x", "/i/x"}, {{"A=1"}, {"PEM"}, 9});
   for (const char* key : {"sandbox_id", "name", "mode", "runtime_folder", "sandbox_folder", "template_folder",
@@ -23,6 +23,7 @@ TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
   }
   EXPECT_EQ(spec["workspaces"][1]["index"], 1);
   EXPECT_EQ(spec["workspaces"][1]["file"], true);
+  EXPECT_EQ(spec["workspaces"][1]["source"], "/home/user/notes");
   EXPECT_EQ(spec["identity"]["hostname"], "api-shell");
   EXPECT_EQ(spec["identity"]["environment"][0], "A=1");
   EXPECT_EQ(spec["identity"]["authorities"][0], "PEM");

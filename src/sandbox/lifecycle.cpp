@@ -95,6 +95,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
   row.id = random_uuid();
   row.agent = request.agent;
   row.workspaces = std::move(request.workspaces);
+  row.next_workspace = static_cast<int>(row.workspaces.size());
   row.cpus = request.cpus;
   row.memory_mib = request.memory_mib;
   row.env = std::move(request.env);
@@ -105,7 +106,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
 
   SBX_CO_TRY(auto guard, co_await lock(row.id), "locking the new sandbox");
   const bool derived = request.name.empty();
-  const std::string primary = row.workspaces.empty() ? random_hex(6) : row.workspaces.front().path;
+  const std::string primary = row.workspaces.empty() ? random_hex(6) : row.workspaces.front().on_host();
   const std::string base = derived ? derive_name(row.agent, primary) : request.name;
   row.name = base;
   for (int attempt = 2;; ++attempt) {

@@ -1,5 +1,6 @@
 #include "store/sandbox_store.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
@@ -20,16 +21,39 @@ State state_from(std::string_view word) {
   return State::kCreating;
 }
 
+json workspaces_json(const Sandbox& s) {
+  json list = json::array();
+  for (const auto& w : s.workspaces) {
+    list.push_back({{"path", w.path},
+                    {"readonly", w.readonly},
+                    {"file", w.file},
+                    {"source", w.source},
+                    {"late", w.late},
+                    {"index", w.index}});
+  }
+  return {{"list", list}, {"next", s.next_workspace}};
+}
+
+// Earlier versions have the list alone, numbered by its order.
+void read_workspaces(const json& document, Sandbox& s) {
+  const json list = document.is_object() ? document.value("list", json::array()) : document;
+  if (!list.is_array()) return;
+  for (const auto& w : list) {
+    const int index = w.value("index", static_cast<int>(s.workspaces.size()));
+    s.workspaces.push_back({w.value("path", ""), w.value("readonly", false), w.value("file", false),
+                            w.value("source", ""), w.value("late", false), index});
+    s.next_workspace = std::max(s.next_workspace, index + 1);
+  }
+  if (document.is_object()) s.next_workspace = std::max(s.next_workspace, document.value("next", 0));
+}
+
 std::vector<Value> values_of(const Sandbox& s) {
-  json workspaces = json::array();
-  for (const auto& w : s.workspaces)
-    workspaces.push_back({{"path", w.path}, {"readonly", w.readonly}, {"file", w.file}});
   return {s.id,
           s.name,
           s.agent,
           std::string(to_string(s.state)),
           s.reason,
-          workspaces.dump(),
+          workspaces_json(s).dump(),
           s.cpus,
           s.memory_mib,
           json(s.env).dump(),
@@ -54,11 +78,7 @@ Sandbox sandbox_from(const Row& row) {
   s.agent = row.text(2);
   s.state = state_from(row.text(3));
   s.reason = row.text(4);
-  const json workspaces = json::parse(row.text(5), nullptr, false);
-  if (workspaces.is_array()) {
-    for (const auto& w : workspaces)
-      s.workspaces.push_back({w.value("path", ""), w.value("readonly", false), w.value("file", false)});
-  }
+  read_workspaces(json::parse(row.text(5), nullptr, false), s);
   s.cpus = row.integer(6);
   s.memory_mib = row.integer(7);
   if (const json env = json::parse(row.text(8), nullptr, false); env.is_array()) s.env = env;

@@ -13,9 +13,14 @@
 namespace sbx::store {
 
 struct Workspace {
-  std::string path;  // absolute, on the host and in the guest alike
+  std::string path;  // absolute, in the guest
   bool readonly = false;
-  bool file = false;  // a single file instead of a folder
+  bool file = false;        // a single file instead of a folder
+  std::string source = {};  // absolute, on the host; "": the same as `path`
+  bool late = false;        // added to a sandbox that was there already
+  int index = 0;            // its name on the files port; no other workspace of the sandbox has or had it
+
+  const std::string& on_host() const { return source.empty() ? path : source; }
   bool operator==(const Workspace&) const = default;
 };
 
@@ -30,6 +35,7 @@ struct Sandbox {
   State state = State::kCreating;
   std::string reason;  // why it stopped; for people
   std::vector<Workspace> workspaces;
+  int next_workspace = 0;  // the next index
   std::int64_t cpus = 1;
   std::int64_t memory_mib = 2048;
   std::vector<std::string> env;  // "K=V"

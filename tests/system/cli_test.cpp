@@ -125,7 +125,7 @@ TEST_F(Cli, CreateChecksItsArgumentsBeforeAnythingIsMade) {
       {{"create", "-q", "shell", "/etc"}, 1, "", "would hide a system folder"},
       {{"create", "-q", "shell", "/"}, 1, "", "would hide a system folder"},
       {{"create", "-q", "shell", "/dev/null"}, 1, "", "workspace /dev/null"},
-      {{"create", "-q", "shell", here, here}, 1, "", "is given twice"},
+      {{"create", "-q", "shell", here, here}, 1, "", "two workspaces are to be mounted at"},
       {{"create", "-q", "shell", folder()}, 1, "", "overlaps sbx's own state"},
       {{"create", "-q", "shell", "-m", "lots", here}, 1, "", "not an amount of memory; write it like 512m or 8g"},
       {{"create", "-q", "shell", "-m", "100m", here}, 1, "", "memory_mib must be between 512"},

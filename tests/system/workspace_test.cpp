@@ -72,5 +72,23 @@ TEST(ReadOnlyWorkspace, EvenRootCannotWrite) {
   EXPECT_FALSE(fs::exists(sandbox.workspace() / "new"));
 }
 
+TEST(MovedWorkspace, IsWhereItWasAskedForAlsoAfterARestart) {
+  const auto folder = TemporaryFolder::make("sbx-moved").value();
+  ASSERT_TRUE(write_file_atomically(folder.path() / "file", "host", 0644));
+  Sandbox sandbox({}, ":/project/here", {folder.path().string() + ":/opt/reference:ro"});
+  EXPECT_EQ(sandbox.shell("pwd; cat /opt/reference/file; echo guest > made; touch /opt/reference/x").out,
+            "/project/here\nhost");
+  EXPECT_EQ(read_file(sandbox.workspace() / "made").value_or("missing"), "guest\n");
+  EXPECT_NE(sandbox.shell("test -e " + sandbox.workspace().string()).status, 0);
+  EXPECT_EQ(sandbox.root("cat /proc/self/mountinfo /proc/*/cmdline | tr '\\0' ' '").out.find("sbx-moved"),
+            std::string::npos)
+      << "where it is on the host is not told";
+  const auto mounts = sandbox.inspected()["mounts"];
+  EXPECT_EQ(mounts[0]["target"], "/project/here");
+  EXPECT_EQ(mounts[1]["source"], folder.path().string());
+  EXPECT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+  EXPECT_EQ(sandbox.shell("cat made /opt/reference/file").out, "guest\nhost");
+}
+
 }  // namespace
 }  // namespace sbx::test
