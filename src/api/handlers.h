@@ -17,6 +17,8 @@ SBX_HANDLER(start_sandbox);
 SBX_HANDLER(stop_sandbox);
 SBX_HANDLER(list_ports);
 SBX_HANDLER(change_ports);
+SBX_HANDLER(add_mount);
+SBX_HANDLER(remove_mount);
 SBX_HANDLER(run_detached);
 SBX_HANDLER(list_execs);
 SBX_HANDLER(signal_exec);

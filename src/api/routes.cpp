@@ -47,6 +47,8 @@ const std::vector<Route>& route_table() {
       {"POST", "/v1/sandboxes/{name}/stop", Kind::kJson, stop_sandbox},
       {"GET", "/v1/sandboxes/{name}/ports", Kind::kJson, list_ports},
       {"POST", "/v1/sandboxes/{name}/ports", Kind::kJson, change_ports},
+      {"POST", "/v1/sandboxes/{name}/mounts", Kind::kJson, add_mount},
+      {"POST", "/v1/sandboxes/{name}/mounts/remove", Kind::kJson, remove_mount},
       {"GET", "/v1/sandboxes/{name}/attach", Kind::kAttach, nullptr},
       {"GET", "/v1/sandboxes/{name}/execs", Kind::kJson, list_execs},
       {"POST", "/v1/sandboxes/{name}/execs", Kind::kJson, run_detached},

@@ -148,6 +148,19 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
       ->allow_extra_args(false);
   on(prune_command, [p](const ApiClient& client) { return prune(client, *p); });
 
+  auto mounted = std::make_shared<std::pair<std::string, std::string>>();
+  auto* mount_command = app.add_subcommand("mount", "mount a folder of the host into a sandbox, running or not");
+  mount_command->add_option("SANDBOX", mounted->first, "its name")->required();
+  mount_command->add_option("SRC[:DST][:ro]", mounted->second, "the folder, where in the sandbox, read-only")
+      ->required();
+  on(mount_command, [mounted](const ApiClient& client) { return mount(client, mounted->first, mounted->second); });
+  auto* umount_command = app.add_subcommand("umount", "take a mounted folder away from a sandbox");
+  umount_command->add_option("SANDBOX", mounted->first, "its name")->required();
+  umount_command->add_option("DST", mounted->second, "where it is in the sandbox")->required();
+  umount_command->add_flag("-f,--force", *force, "also while something in the sandbox uses it");
+  on(umount_command,
+     [mounted, force](const ApiClient& client) { return umount(client, mounted->first, mounted->second, *force); });
+
   auto sides = std::make_shared<std::pair<std::string, std::string>>();
   auto follow = std::make_shared<bool>(false);
   auto* copy_command = app.add_subcommand("cp", "copy files between a sandbox and the host");
@@ -235,8 +248,8 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
     }
   }
   // Commands of the reference that this version lacks, whatever their arguments.
-  static const std::set<std::string> kMissing = {"attach", "env",    "kit", "mcp", "mount", "move",  "settings",
-                                                 "setup",  "skills", "ssh", "ttl", "tui",   "volume"};
+  static const std::set<std::string> kMissing = {"attach", "env",    "kit", "mcp", "move", "settings",
+                                                 "setup",  "skills", "ssh", "ttl", "tui",  "volume"};
   const auto verb =
       std::find_if(words.begin() + 1, words.end(), [](const std::string& word) { return !word.starts_with('-'); });
   if (verb != words.end() && kMissing.contains(*verb)) {

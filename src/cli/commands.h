@@ -56,6 +56,8 @@ Result<int> ports(const ApiClient&, const PortsOptions&);
 Result<int> stop(const ApiClient&, const std::vector<std::string>& names);
 Result<int> remove(const ApiClient&, const RemoveOptions&);
 Result<int> prune(const ApiClient&, const PruneOptions&);
+Result<int> mount(const ApiClient&, const std::string& sandbox, const std::string& workspace);
+Result<int> umount(const ApiClient&, const std::string& sandbox, const std::string& target, bool force);
 Result<int> copy(const ApiClient&, const std::string& source, const std::string& destination, bool follow_links);
 
 // `policy`: the preset of a new installation; "" leaves it to the first sandbox.

@@ -69,8 +69,9 @@ const Dispatcher::Row* Dispatcher::row_of(std::uint32_t opcode) {
 }
 
 Dispatcher::Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch, Rules rules,
-                       std::optional<Journal> journal)
+                       std::optional<Journal> journal, UniqueFd late)
     : limits_(limits),
+      late_(std::move(late)),
       nodes_(std::move(workspaces), limits.nodes),
       files_(limits.open_files),
       guard_(std::move(rules), std::move(journal)),

@@ -40,9 +40,10 @@ class Dispatcher {
     std::size_t watches = 1U << 16U;
   };
 
-  // Without `watch` the guest caches nothing.
+  // Without `watch` the guest caches nothing. `late` is an O_PATH fd of the folder in which workspaces may be mounted
+  // later; they are looked for when the guest asks.
   Dispatcher(std::vector<Workspace> workspaces, Limits limits, std::optional<HostWatch> watch = {}, Rules rules = {},
-             std::optional<Journal> journal = {});
+             std::optional<Journal> journal = {}, UniqueFd late = {});
 
   // `message` is one whole request, its length field included. The reply is valid until the next call and empty for
   // requests that have none. A malformed request is answered with an errno; an Error means that the framing itself is
@@ -123,6 +124,7 @@ class Dispatcher {
   int reply_with_new(const Target& parent, const std::string& name, Reply& reply);
   int reply_with_missing(Node& parent, const std::string& name, Reply& reply);
   int lookup_workspace(std::string_view name, Reply& reply);
+  int reply_with_workspace(std::size_t number, Reply& reply);
   fuse_attr synthetic_attributes() const;
   // kSync: for writing, but nothing changes by it.
   enum class Access { kRead, kWrite, kSync };
@@ -179,6 +181,7 @@ class Dispatcher {
   int op_fsyncdir(const Request&, Reply&);
 
   Limits limits_;
+  UniqueFd late_;
   NodeTable nodes_;
   OpenFiles files_;
   OpenFolders listings_{64};

@@ -21,7 +21,7 @@ constexpr std::uint64_t kLandlockTruncate = 1U << 14U;
 // ABI 2 is the first that allows renames between folders at all.
 constexpr long kOldestLandlock = 2;
 
-Result<void> confine_paths(const std::vector<Workspace>& workspaces) {
+Result<void> confine_paths(const std::vector<Workspace>& workspaces, int late) {
   const long abi = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
   if (abi < kOldestLandlock) return {};  // the jail's mounts confine just the same
   const std::uint64_t truncate = abi >= 3 ? kLandlockTruncate : 0;
@@ -46,6 +46,13 @@ Result<void> confine_paths(const std::vector<Workspace>& workspaces) {
     if (::syscall(SYS_landlock_add_rule, ruleset.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0) {
       return fail_errno("adding a workspace to the Landlock ruleset", errno);
     }
+  }
+  if (late >= 0) {
+    landlock_path_beneath_attr rule{};
+    rule.parent_fd = late;
+    rule.allowed_access = file_read | file_write | folder_write | LANDLOCK_ACCESS_FS_READ_DIR;
+    if (::syscall(SYS_landlock_add_rule, ruleset.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
+      return fail_errno("adding the folder of late workspaces to the Landlock ruleset", errno);
   }
   if (::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0) return fail_errno("entering Landlock", errno);
   return {};
@@ -82,9 +89,9 @@ Result<void> confine_system_calls() {
 
 }  // namespace
 
-Result<void> lock_down(const std::vector<Workspace>& workspaces) {
+Result<void> lock_down(const std::vector<Workspace>& workspaces, int late) {
   SBX_CHECK(give_up_privileges(), "locking down");
-  SBX_CHECK(confine_paths(workspaces), "locking down");
+  SBX_CHECK(confine_paths(workspaces, late), "locking down");
   return confine_system_calls();
 }
 

@@ -10,6 +10,8 @@
 
 namespace sbx::files {
 
-Result<void> lock_down(const std::vector<Workspace>& workspaces);
+// `late`, if it is not -1, is the folder in which workspaces may be mounted later: a jail's, where the mounts
+// themselves say what is read-only.
+Result<void> lock_down(const std::vector<Workspace>& workspaces, int late = -1);
 
 }  // namespace sbx::files

@@ -2,6 +2,7 @@
 //
 //   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] ...  [--control-fd N] [--cache-ms N]
 //             [--resync-ms N] [--protect PATTERN ...] [--hide PATTERN ...] [--deny] [--journal-fd N] [--before-fd N]
+//             [--late-folder PATH]
 //
 // --port-fd is a connected socket, --port-socket the path of one that listens. The process is meant to be started in a
 // jail that holds the workspaces' mounts (nosuid, nodev, read-only where :ro) and /proc. It exits with 0 when the port
@@ -24,6 +25,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/file.h"
 #include "files/dispatcher.h"
 #include "files/lockdown.h"
 #include "files/session.h"
@@ -36,6 +38,7 @@ struct Options {
   int port_fd = -1;
   int control_fd = -1;  // see serve()
   std::string port_socket;
+  std::string late_folder;  // where workspaces may be mounted while it runs, as PATH/INDEX
   std::vector<WorkspaceSpec> workspaces;
   // As long as a change on the host that makes no event (a store through a mapping) may stay unseen.
   int cache_ms = 600'000;
@@ -57,12 +60,13 @@ Result<int> parse_number(const char* name, std::string_view text) {
 }
 
 Result<Options> parse_options(int argc, char** argv) {
-  static const std::array<option, 12> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
+  static const std::array<option, 13> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
                                                 {"control-fd", required_argument, nullptr, 'b'},
                                                 {"port-socket", required_argument, nullptr, 's'},
                                                 {"workspace", required_argument, nullptr, 'w'},
                                                 {"cache-ms", required_argument, nullptr, 'c'},
                                                 {"resync-ms", required_argument, nullptr, 'r'},
+                                                {"late-folder", required_argument, nullptr, 'l'},
                                                 {"protect", required_argument, nullptr, 'p'},
                                                 {"hide", required_argument, nullptr, 'h'},
                                                 {"deny", no_argument, nullptr, 'd'},
@@ -75,6 +79,8 @@ Result<Options> parse_options(int argc, char** argv) {
       options.port_fd = SBX_TRY(parse_number("port-fd", optarg), "reading the command line");
     } else if (letter == 'b') {
       options.control_fd = SBX_TRY(parse_number("control-fd", optarg), "reading the command line");
+    } else if (letter == 'l') {
+      options.late_folder = optarg;
     } else if (letter == 's') {
       options.port_socket = optarg;
     } else if (letter == 'w') {
@@ -171,11 +177,13 @@ Result<void> run(int argc, char** argv) {
     for (const int fd : {options.journal_fd, options.before_fd}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
     journal.emplace(UniqueFd(options.journal_fd), std::move(before));
   }
-  SBX_CHECK(lock_down(workspaces), "starting");
+  UniqueFd late;
+  if (!options.late_folder.empty()) late = SBX_TRY(open_file(options.late_folder, O_PATH | O_DIRECTORY), "starting");
+  SBX_CHECK(lock_down(workspaces, late.get()), "starting");
   port = SBX_TRY(resynchronise(std::move(port), std::chrono::milliseconds(options.resync_ms)), "starting");
   Dispatcher dispatcher(std::move(workspaces), limits,
                         watch ? std::optional<HostWatch>(*std::move(watch)) : std::nullopt, std::move(rules),
-                        std::move(journal));
+                        std::move(journal), std::move(late));
   return serve(port.get(), dispatcher, control.get());
 }
 

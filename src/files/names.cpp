@@ -83,16 +83,31 @@ int Dispatcher::reply_with_missing(Node& parent, const std::string& name, Reply&
 
 int Dispatcher::lookup_workspace(std::string_view name, Reply& reply) {
   for (std::size_t i = 0; i < nodes_.workspaces().size(); ++i) {
-    if (std::to_string(nodes_.workspaces()[i].index) != name) continue;
-    Node& root = nodes_.root_of(i);
-    coherence_.cover(root);
-    const auto status = status_of(nodes_.workspaces()[i].root->get());
-    if (!status) return status.error();
-    nodes_.count_lookup(root);
-    add_entry(reply, nullptr, root, *status);
-    return 0;
+    const auto& workspace = nodes_.workspaces()[i];
+    if (std::to_string(workspace.index) == name && workspace.attached()) return reply_with_workspace(i, reply);
   }
-  return ENOENT;
+  // One that has come since? Its number is a new one.
+  unsigned index = 0;
+  const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), index);
+  if (!late_.valid() || failed != std::errc() || std::to_string(index) != name) return ENOENT;
+  for (const auto& workspace : nodes_.workspaces()) {
+    if (workspace.index == index) return ENOENT;
+  }
+  auto workspace = open_late_workspace(late_.get(), index);
+  if (!workspace) return ENOENT;
+  const auto added = nodes_.add_workspace(*std::move(workspace));
+  if (!added) return added.error();
+  return reply_with_workspace(nodes_.workspaces().size() - 1, reply);
+}
+
+int Dispatcher::reply_with_workspace(std::size_t number, Reply& reply) {
+  Node& root = nodes_.root_of(number);
+  coherence_.cover(root);
+  const auto status = status_of(nodes_.workspaces()[number].root->get());
+  if (!status) return status.error();
+  nodes_.count_lookup(root);
+  add_entry(reply, nullptr, root, *status);
+  return 0;
 }
 
 int Dispatcher::op_lookup(const Request& request, Reply& reply) {

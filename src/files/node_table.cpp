@@ -38,18 +38,31 @@ Told Told::of(const struct statx& status) {
 NodeTable::NodeTable(std::vector<Workspace> workspaces, Limits limits)
     : workspaces_(std::move(workspaces)), limits_(limits) {
   for (std::uint32_t i = 0; i < workspaces_.size(); ++i) {
-    const auto& workspace = workspaces_[i];
     Node& node = nodes_.emplace_back();
     node.id = kFirst + i;
-    node.workspace = i;
-    node.device = device_of(workspace.status);
-    node.inode = workspace.status.stx_ino;
-    node.birth = birth_of(workspace.status);
-    node.type = workspace.status.stx_mode & S_IFMT;
-    node.used = node.root = node.indexed = true;
-    node.fd = workspace.root;
-    index_[{i, node.device, node.inode}] = &node;
+    make_root(node, i);
   }
+}
+
+void NodeTable::make_root(Node& node, std::uint32_t number) {
+  const auto& workspace = workspaces_[number];
+  node.workspace = number;
+  node.device = device_of(workspace.status);
+  node.inode = workspace.status.stx_ino;
+  node.birth = birth_of(workspace.status);
+  node.type = workspace.status.stx_mode & S_IFMT;
+  node.used = node.root = node.indexed = true;
+  node.fd = workspace.root;
+  index_[{number, node.device, node.inode}] = &node;
+  roots_.push_back(&node);
+}
+
+Outcome<Node*> NodeTable::add_workspace(Workspace workspace) {
+  auto node = allocate();
+  if (!node) return node;
+  workspaces_.push_back(std::move(workspace));
+  make_root(**node, static_cast<std::uint32_t>(workspaces_.size() - 1));
+  return node;
 }
 
 Node* NodeTable::find(NodeId id) {
@@ -72,7 +85,8 @@ Outcome<SharedFd> NodeTable::descriptor(Node& node) {
     if (auto opened = open_again(node); !opened) return std::unexpected(opened.error());
   }
   touch(node);
-  if (!node.root && !workspaces_[node.workspace].holds(node.fd->get())) return std::unexpected(ESTALE);
+  const auto& workspace = workspaces_[node.workspace];
+  if (node.root ? !workspace.attached() : !workspace.holds(node.fd->get())) return std::unexpected(ESTALE);
   auto fd = node.fd;
   evict();
   return fd;

@@ -87,7 +87,9 @@ class NodeTable {
 
   const std::vector<Workspace>& workspaces() const { return workspaces_; }
   const Workspace& workspace_of(const Node& node) const { return workspaces_[node.workspace]; }
-  Node& root_of(std::size_t workspace) { return nodes_[workspace]; }
+  Node& root_of(std::size_t workspace) { return *roots_[workspace]; }
+  // One that came to be after the start. ENFILE when the table is full.
+  Outcome<Node*> add_workspace(Workspace workspace);
 
   // Null for what is no node (any more), and for the synthetic root.
   Node* find(NodeId id);
@@ -152,6 +154,7 @@ class NodeTable {
 
   static bool same(const Node& node, const struct statx& status);
   Outcome<Node*> allocate();
+  void make_root(Node& node, std::uint32_t workspace);
   Outcome<void> open_again(Node& node);
   void set_fd(Node& node, SharedFd fd);
   void set_place(Node& node, Node* parent, const std::string& name);
@@ -166,6 +169,7 @@ class NodeTable {
   std::vector<Workspace> workspaces_;
   Limits limits_;
   std::deque<Node> nodes_;
+  std::vector<Node*> roots_;  // by workspace
   std::vector<std::uint32_t> free_;
   std::unordered_map<Key, Node*, KeyHash> index_;
   std::unordered_map<Place, Node*, PlaceHash> places_;

@@ -1,6 +1,8 @@
 #include "files/workspace.h"
 
 #include <fcntl.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 
 #include <charconv>
 
@@ -58,7 +60,35 @@ std::optional<std::string> Workspace::place_of(int fd) const {
   if (auto found = beneath(location)) return found;
   // Outside, unless the workspace as a whole has moved.
   const auto top = location_of(root->get());
+  if (top && *top == "/" && location != "/") return std::nullopt;  // taken out of the jail
   return top && *top != location ? beneath(*top) : std::nullopt;
+}
+
+bool Workspace::attached() const {
+  const auto top = location_of(root->get());
+  return top && (*top != "/" || location == "/");
+}
+
+Result<Workspace> open_late_workspace(int folder, unsigned index) {
+  UniqueFd fd(::openat(folder, std::to_string(index).c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid()) return fail_errno("opening workspace " + std::to_string(index), errno);
+  const auto status = status_of(fd.get());
+  // Without a mount it is a place that one was taken from.
+  if (!status || (status->stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0)
+    return fail(ErrorCode::kNotFound, "nothing is mounted as workspace " + std::to_string(index));
+  if (!S_ISDIR(status->stx_mode) && !S_ISREG(status->stx_mode))
+    return fail(ErrorCode::kInvalid, "workspace " + std::to_string(index) + " is neither a folder nor a regular file");
+  struct statfs system {};
+  if (::fstatfs(fd.get(), &system) != 0) return fail_errno("looking at workspace " + std::to_string(index), errno);
+  const auto location = location_of(fd.get());
+  if (!location) return fail_errno("finding the place of workspace " + std::to_string(index), location.error());
+  Workspace workspace;
+  workspace.index = index;
+  workspace.readonly = (static_cast<unsigned long>(system.f_flags) & ST_RDONLY) != 0;
+  workspace.root = std::make_shared<const UniqueFd>(std::move(fd));
+  workspace.status = *status;
+  workspace.location = *location;
+  return workspace;
 }
 
 }  // namespace sbx::files

@@ -33,9 +33,14 @@ struct Workspace {
   // Whether `fd` is at or below the root now. A folder that the user moves out of the workspace is out of the guest's
   // reach from then on, even where the server still holds its fd.
   bool holds(int fd) const { return place_of(fd).has_value(); }
+  // False once its mount was taken out of the jail: nothing of it is served any more.
+  bool attached() const;
 };
 
 // Fails unless the path is a folder or a regular file.
 Result<Workspace> open_workspace(const WorkspaceSpec& spec);
+
+// What was mounted at `folder`/INDEX after the start; kNotFound if nothing is. Read-only if the mount is.
+Result<Workspace> open_late_workspace(int folder, unsigned index);
 
 }  // namespace sbx::files

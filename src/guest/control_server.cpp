@@ -105,6 +105,22 @@ Awaitable<Result<void>> mount(Guest& guest, std::string_view body) {
   co_return mounted;
 }
 
+Awaitable<Result<void>> change_mounts(Guest& guest, std::string_view body, bool add) {
+  auto workspaces = parse_workspaces(body);
+  if (!workspaces) co_return std::unexpected(std::move(workspaces).error());
+  auto object = parse_object(body);
+  if (!object) co_return std::unexpected(std::move(object).error());
+  const auto force = object->find("force");
+  Workspaces::RemoveOptions options;
+  options.force = force != object->end() && force->is_boolean() && force->get<bool>();
+  Result<void> changed;
+  if (add)
+    changed = co_await guest.workspaces.add(*std::move(workspaces));
+  else
+    changed = co_await guest.workspaces.remove(*std::move(workspaces), options);
+  co_return changed;
+}
+
 Awaitable<Result<void>> post(Guest& guest, const std::string& path, const std::string& body) {
   Result<void> result;
   if (path == "/identity") {
@@ -117,6 +133,8 @@ Awaitable<Result<void>> post(Guest& guest, const std::string& path, const std::s
     result = co_await thaw(guest);
   } else if (path == "/mount") {
     result = co_await mount(guest, body);
+  } else if (path == "/mount/add" || path == "/mount/remove") {
+    result = co_await change_mounts(guest, body, path == "/mount/add");
   } else if (path == "/unmount") {
     result = co_await guest.workspaces.unmount();
   } else if (path == "/quiesce") {

@@ -370,4 +370,38 @@ void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report, 
   for (;;) ::pause();
 }
 
+namespace {
+
+[[noreturn]] void report_and_end(const Result<void>& result, const UniqueFd& report) {
+  (void)write_all(report.get(), result ? std::string(kRelayReady) : result.error().describe());
+  ::_exit(result ? 0 : 1);
+}
+
+}  // namespace
+
+void bind_in_child(const Workspace& workspace, UniqueFd report) {
+  const auto kept = static_cast<unsigned>(report.get());
+  become_a_process_of_its_own({kept, kept});
+  report_and_end(bind_workspace(workspace), report);
+}
+
+void unbind_in_child(const Workspace& workspace, UniqueFd report) {
+  const auto kept = static_cast<unsigned>(report.get());
+  become_a_process_of_its_own({kept, kept});
+  if (::umount2(workspace.path.c_str(), UMOUNT_NOFOLLOW) == 0) report_and_end({}, report);
+  if (errno == EBUSY) {
+    (void)write_all(report.get(), kRelayBusy);
+    ::_exit(1);
+  }
+  report_and_end(fail_errno("unmounting " + workspace.path, errno), report);
+}
+
+void unbind_by_force_in_child(const Workspace& workspace, UniqueFd report) {
+  const auto kept = static_cast<unsigned>(report.get());
+  become_a_process_of_its_own({kept, kept});
+  // Open files keep the tree until they are closed, and find nothing in it.
+  if (::umount2(workspace.path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) report_and_end({}, report);
+  report_and_end(fail_errno("unmounting " + workspace.path, errno), report);
+}
+
 }  // namespace sbx::guest

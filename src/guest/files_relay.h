@@ -16,11 +16,18 @@ namespace sbx::guest {
 
 inline constexpr std::string_view kFuseSource = "sbx-workspaces";
 inline constexpr std::string_view kRelayReady = "ready";
+inline constexpr std::string_view kRelayBusy = "busy";
 
 // To be called in the child. Closes every inherited descriptor but the counter's and `report`, on which it says
 // kRelayReady once all workspaces are bound, or else what went wrong, and closes it. Counts the notifications that the
 // kernel has taken, the refused ones included.
 [[noreturn]] void run_files_relay(const std::vector<Workspace>& workspaces, UniqueFd report,
                                   const RelayCounter& counter);
+
+// To be called in a child. Binds one workspace of the session that is mounted, or takes it away; says what
+// run_files_relay() says, and ends.
+[[noreturn]] void bind_in_child(const Workspace& workspace, UniqueFd report);
+[[noreturn]] void unbind_in_child(const Workspace& workspace, UniqueFd report);  // kRelayBusy if it is in use
+[[noreturn]] void unbind_by_force_in_child(const Workspace& workspace, UniqueFd report);
 
 }  // namespace sbx::guest

@@ -94,7 +94,7 @@ std::vector<std::string> our_mount_points(std::string_view mounts) {
 }
 
 std::string Workspaces::primary_folder() const {
-  const auto first = std::ranges::min_element(mounted_, {}, &Workspace::index);
+  const auto first = std::ranges::find(mounted_, 0U, &Workspace::index);
   if (first == mounted_.end()) return {};
   return first->file ? std::filesystem::path(first->path).parent_path().string() : first->path;
 }
@@ -152,6 +152,56 @@ Awaitable<Result<void>> Workspaces::mount(std::vector<Workspace> workspaces) {
   (void)co_await unmount_now();
   if (late) co_return fail(ErrorCode::kTimeout, "the file server did not answer on the files port");
   co_return fail(ErrorCode::kUnavailable, answer.empty() ? "the files relay ended early" : answer);
+}
+
+Awaitable<Result<void>> Workspaces::in_child(ChildStep step, const Workspace& workspace) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) co_return fail_errno("making a pipe", errno);
+  boost::asio::posix::stream_descriptor report(executor_, ends[0]);
+  UniqueFd said(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) co_return fail_errno("starting a mount", errno);
+  if (pid == 0) step(workspace, std::move(said));
+  const auto child = reaper_.adopt(pid);
+  said.reset();
+  const bool in_time = co_await child->ended.wait_for(kMountDeadline);
+  if (!in_time) {
+    ::kill(pid, SIGKILL);
+    co_return fail(ErrorCode::kTimeout, "the file server did not answer on the files port");
+  }
+  std::string answer(1024, '\0');
+  const auto [error, size] = co_await report.async_read_some(boost::asio::buffer(answer), kNoThrow);
+  answer.resize(size);
+  if (answer == kRelayReady) co_return Result<void>();
+  if (answer == kRelayBusy) {
+    co_return fail(ErrorCode::kConflict, workspace.path + " is in use in the sandbox ('fuser -vm " + workspace.path +
+                                             "' there tells by what); end that, or take it away with --force");
+  }
+  co_return fail(ErrorCode::kUnavailable, answer.empty() ? "the mount ended early" : answer);
+}
+
+Awaitable<Result<void>> Workspaces::add(std::vector<Workspace> workspaces) {
+  const auto turn = co_await turn_.lock();
+  if (!relay_ || relay_->ended.is_set()) co_return fail(ErrorCode::kUnavailable, "there is no files session");
+  for (const auto& workspace : workspaces) {
+    auto bound = co_await in_child(&bind_in_child, workspace);
+    if (!bound) co_return bound;
+    mounted_.push_back(workspace);
+  }
+  co_return Result<void>();
+}
+
+Awaitable<Result<void>> Workspaces::remove(std::vector<Workspace> workspaces, RemoveOptions options) {
+  const auto turn = co_await turn_.lock();
+  for (const auto& workspace : workspaces) {
+    const auto found = std::ranges::find(mounted_, workspace.index, &Workspace::index);
+    if (found == mounted_.end()) continue;
+    const Workspace known = *found;
+    auto unbound = co_await in_child(options.force ? &unbind_by_force_in_child : &unbind_in_child, known);
+    if (!unbound) co_return unbound;
+    std::erase_if(mounted_, [&](const Workspace& mounted) { return mounted.index == known.index; });
+  }
+  co_return Result<void>();
 }
 
 Awaitable<void> Workspaces::notified(std::uint64_t count) {

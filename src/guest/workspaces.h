@@ -39,6 +39,13 @@ class Workspaces {
   // What is mounted from earlier goes first. kTimeout if the file server does not answer.
   Awaitable<Result<void>> mount(std::vector<Workspace> workspaces);
   Awaitable<Result<void>> unmount();
+  // To and from what is mounted already. kUnavailable if nothing is.
+  Awaitable<Result<void>> add(std::vector<Workspace> workspaces);
+  // kConflict if something uses one of them and `force` is not set; with it they go, and what is open finds nothing.
+  struct RemoveOptions {
+    bool force = false;
+  };
+  Awaitable<Result<void>> remove(std::vector<Workspace> workspaces, RemoveOptions options);
   // Until the kernel has had this many of the file server's notifications: what they are about is seen by every command
   // that starts then. Returns at once if nothing is mounted.
   Awaitable<void> notified(std::uint64_t count);
@@ -47,6 +54,9 @@ class Workspaces {
 
  private:
   Awaitable<Result<void>> unmount_now();
+  // Runs `step` in a child, which reports as the relay does.
+  using ChildStep = void (*)(const Workspace&, UniqueFd);
+  Awaitable<Result<void>> in_child(ChildStep step, const Workspace& workspace);
   void kill_relay();
 
   boost::asio::any_io_executor executor_;

@@ -12,14 +12,19 @@ namespace sbx::keeper {
 
 namespace fs = std::filesystem;
 
+std::string place_in_jail(const Workspace& workspace) {
+  return std::string(kWorkspacesInJail) + "/" + std::to_string(workspace.index);
+}
+
 Command files_server_command(const std::vector<Workspace>& workspaces, const fs::path& program, int port_fd,
                              int control_fd) {
   vm::JailSpec jail;
   jail.proc = true;  // files are opened for I/O through /proc/self/fd
   jail.binds.push_back({program, "/sbx-files", vm::BindMode::kReadOnly});
-  jail.argv = {"/sbx-files", "--port-fd", std::to_string(port_fd), "--control-fd", std::to_string(control_fd)};
+  jail.argv = {"/sbx-files",    "--port-fd",      std::to_string(port_fd), "--control-fd", std::to_string(control_fd),
+               "--late-folder", kWorkspacesInJail};
   for (const auto& workspace : workspaces) {
-    const std::string target = "/ws/" + std::to_string(workspace.index);
+    const std::string target = place_in_jail(workspace);
     jail.binds.push_back(
         {workspace.source, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
     jail.argv.insert(jail.argv.end(), {"--workspace", std::to_string(workspace.index) + ":" + target +

@@ -14,9 +14,11 @@ namespace sbx::keeper {
 
 // The jail's command for these workspaces; `port_fd` is the connected files port, `control_fd` the server's end of a
 // socket pair (FilesBarrier has the other). Data only: unit-testable.
-// Each workspace is bound at /ws/INDEX (nosuid, nodev, read-only where it is), and nothing else of the host but /usr
+// Each workspace is bound at /tmp/INDEX (nosuid, nodev, read-only where it is), and nothing else of the host but /usr
 // and the program itself is there. The program keeps the caller's uid, since it writes the caller's files, but no
 // capability.
+inline constexpr const char* kWorkspacesInJail = "/tmp";  // there also while it holds none: more may come later
+std::string place_in_jail(const Workspace& workspace);
 Command files_server_command(const std::vector<Workspace>& workspaces, const std::filesystem::path& program,
                              int port_fd, int control_fd);
 

@@ -45,6 +45,16 @@ std::int64_t wall_clock_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
 }
 
+constexpr std::chrono::seconds kMountDeadline{60};
+
+Result<std::vector<Workspace>> mounts_in(const json& request) {
+  try {
+    return workspaces_from(request.at("workspaces"));
+  } catch (const json::exception& error) {
+    return fail(ErrorCode::kInvalid, std::string("the request is malformed: ") + error.what());
+  }
+}
+
 }  // namespace
 
 Keeper::Keeper(asio::io_context& io, WorkerSpec spec, SupervisorClient& supervisor, UniqueFd listener)
@@ -73,7 +83,7 @@ Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
   asio::co_spawn(io_, watch_guest(), asio::detached);
   asio::co_spawn(io_, watch_disk(), asio::detached);
   asio::co_spawn(io_, park_when_idle(), asio::detached);
-  if (!spec_.workspaces.empty()) asio::co_spawn(io_, watch_files_server(), asio::detached);
+  asio::co_spawn(io_, watch_files_server(), asio::detached);
   co_await accept();
 }
 
@@ -97,10 +107,65 @@ Awaitable<Result<void>> Keeper::greet_guest(std::chrono::milliseconds deadline) 
 
 Awaitable<Result<void>> Keeper::mount_workspaces() {
   if (spec_.workspaces.empty()) co_return Result<void>{};
-  SBX_CO_TRY(auto control, co_await supervisor_.ask(Request::kConnectFiles), "connecting to the file server");
-  files_.connect(std::move(control));
+  if (!files_connected_) {
+    SBX_CO_TRY(auto control, co_await supervisor_.ask(Request::kConnectFiles), "connecting to the file server");
+    files_.connect(std::move(control));
+    files_connected_ = true;
+  }
   SBX_CO_CHECK(co_await guest_.call("POST", "/mount", workspaces_json(spec_.workspaces)), "mounting");
+  guest_has_files_ = true;
   co_return Result<void>{};
+}
+
+// sbx-files has it before the guest looks for it.
+Awaitable<Result<void>> Keeper::add_mount(json request) {
+  auto list = mounts_in(request);
+  if (!list) co_return std::unexpected(std::move(list.error()));
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kMountsChanged), "mounting");
+  spec_.workspaces.insert(spec_.workspaces.end(), list->begin(), list->end());
+  Result<void> mounted;
+  if (guest_has_files_) {
+    auto answer = co_await guest_.call("POST", "/mount/add", workspaces_json(*list), kMountDeadline);
+    if (!answer) mounted = std::unexpected(std::move(answer.error()));
+  } else {
+    mounted = co_await mount_workspaces();
+  }
+  if (!mounted) forget_workspaces(*list);
+  co_return mounted;
+}
+
+// The guest may refuse since it is in use there. What it says otherwise does not matter: sbx-files loses it.
+Awaitable<Result<void>> Keeper::remove_mount(json request) {
+  auto list = mounts_in(request);
+  if (!list) co_return std::unexpected(std::move(list.error()));
+  json body = workspaces_json(*list);
+  body["force"] = request.value("force", false);
+  auto unmounted = co_await guest_.call("POST", "/mount/remove", std::move(body), kMountDeadline);
+  if (!unmounted && unmounted.error().code == ErrorCode::kConflict) co_return std::unexpected(unmounted.error());
+  if (!unmounted) spdlog::warn("the guest did not unmount: {}", unmounted.error().describe());
+  forget_workspaces(*list);
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kMountsChanged), "unmounting");
+  co_return Result<void>{};
+}
+
+void Keeper::forget_workspaces(const std::vector<Workspace>& list) {
+  std::erase_if(spec_.workspaces, [&](const Workspace& workspace) {
+    return std::ranges::find(list, workspace.index, &Workspace::index) != list.end();
+  });
+}
+
+Awaitable<void> Keeper::change_mounts(std::shared_ptr<wire::Http2Stream> stream, bool add) {
+  auto body = co_await wire::read_body(*stream, 64U << 10U);
+  json request = json::parse(body.value_or(""), nullptr, false);
+  Result<void> done = fail(ErrorCode::kUnavailable, "the sandbox does not run");
+  if (state_ == State::kRunning) {
+    if (add)
+      done = co_await add_mount(std::move(request));
+    else
+      done = co_await remove_mount(std::move(request));
+  }
+  if (!done) co_return co_await wire::send_error(*stream, done.error());
+  co_await wire::send_json(*stream, 200, "{}");
 }
 
 Awaitable<void> Keeper::watch_machine() {
@@ -120,6 +185,7 @@ Awaitable<void> Keeper::watch_files_server() {
       continue;
     }
     mounted = supervisor_.files_replaced();
+    files_connected_ = guest_has_files_ = false;
     auto again = co_await mount_workspaces();
     if (!again) spdlog::error("the workspaces cannot be mounted again: {}", again.error().describe());
   }
@@ -196,6 +262,7 @@ Awaitable<void> Keeper::handle(std::shared_ptr<wire::Http2Stream> stream, std::w
     co_return co_await wire::send_json(*stream, 200, document.dump());
   }
   if (path == "/stop") co_return co_await stop(stream);
+  if (path == "/mount" || path == "/unmount") co_return co_await change_mounts(stream, path == "/mount");
   if (path == "/exec" && disk_full_ && stream->request().method == "POST") {
     const Error error{ErrorCode::kUnavailable, kDiskFull, {}};
     co_return co_await wire::send_error(*stream, error);

@@ -33,6 +33,10 @@ class Keeper {
   wire::Awaitable<Result<void>> start(UniqueFd qmp, UniqueFd state);
   wire::Awaitable<Result<void>> greet_guest(std::chrono::milliseconds deadline);
   wire::Awaitable<Result<void>> mount_workspaces();
+  wire::Awaitable<Result<void>> add_mount(nlohmann::json request);
+  wire::Awaitable<Result<void>> remove_mount(nlohmann::json request);
+  void forget_workspaces(const std::vector<Workspace>& list);
+  wire::Awaitable<void> change_mounts(std::shared_ptr<wire::Http2Stream> stream, bool add);
   wire::Awaitable<void> watch_machine();
   wire::Awaitable<void> watch_files_server();
   wire::Awaitable<void> watch_guest();
@@ -56,6 +60,8 @@ class Keeper {
   PublishedPorts ports_;
   State state_ = State::kStarting;
   bool disk_full_ = false;
+  bool files_connected_ = false;  // to the sbx-files that runs
+  bool guest_has_files_ = false;  // a files session, in which workspaces come and go
   std::unique_ptr<vm::MachineControl> machine_;
   boost::asio::local::stream_protocol::acceptor acceptor_;
 };

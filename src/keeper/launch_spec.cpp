@@ -1,5 +1,7 @@
 #include "keeper/launch_spec.h"
 
+#include "base/file.h"
+
 namespace sbx::keeper {
 
 using nlohmann::json;
@@ -53,6 +55,15 @@ Result<LaunchSpec> parse_launch_spec(std::string_view text) {
     return spec;
   } catch (const json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the launch spec is malformed: ") + error.what());
+  }
+}
+
+Result<std::vector<Workspace>> read_mounts(const std::filesystem::path& runtime_folder) {
+  const auto text = SBX_TRY(read_file(runtime_folder / "mounts.json", 1U << 20U), "reading what is to be mounted");
+  try {
+    return workspaces_from(json::parse(text).at("workspaces"));
+  } catch (const json::exception& error) {
+    return fail(ErrorCode::kInvalid, std::string("mounts.json is malformed: ") + error.what());
   }
 }
 

@@ -52,6 +52,8 @@ struct LaunchSpec {
 
 // kInvalid names the member that is missing or wrong.
 Result<LaunchSpec> parse_launch_spec(std::string_view text);
+// {"workspaces":[...]} of mounts.json in the runtime folder, which the daemon alone writes.
+Result<std::vector<Workspace>> read_mounts(const std::filesystem::path& runtime_folder);
 nlohmann::json workspaces_json(const std::vector<Workspace>& workspaces);
 // The list in such a document; throws json::exception.
 std::vector<Workspace> workspaces_from(const nlohmann::json& list);

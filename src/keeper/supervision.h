@@ -28,6 +28,7 @@ enum class Request : std::uint32_t {
   kEndMachine,          // answered; QEMU is killed and gone
   kSealTemplate,        // answered; kTemplate, state written and QEMU asked to quit; `value`: boot time in ms
   kConnectFiles,        // answered with the control socket of sbx-files; once for each one that was started
+  kMountsChanged,       // answered; mounts.json of the runtime folder says what is to be mounted now
   kLeave,               // the sandbox has ended; a text if something about that was wrong
 };
 

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "keeper/files_server.h"
 #include "keeper/gateway_server.h"
+#include "keeper/late_mount.h"
 #include "keeper/machine_files.h"
 #include "keeper/rfc3339.h"
 #include "keeper/worker_jail.h"
@@ -187,6 +188,7 @@ void Supervisor::watch() {
     for (const Server& server : servers_) {
       watched.push_back({server.process.running() ? server.process.pidfd() : -1, POLLIN, 0});
     }
+    const std::size_t servers = servers_.size();  // a request may add one
     const auto ports = ports_.watched();
     for (const int fd : ports) watched.push_back({fd, POLLIN, 0});
     int timeout = -1;
@@ -209,11 +211,11 @@ void Supervisor::watch() {
     }
     if (left_) return;
     if (watched[2].revents != 0 && !machine_end_) machine_ended();
-    for (std::size_t i = 0; i < servers_.size(); ++i) {
+    for (std::size_t i = 0; i < servers; ++i) {
       if (watched[3 + i].revents != 0) replace(servers_[i]);
     }
     for (std::size_t i = 0; i < ports.size(); ++i) {
-      if (watched[3 + servers_.size() + i].revents != 0) ports_.take(ports[i]);
+      if (watched[3 + servers + i].revents != 0) ports_.take(ports[i]);
     }
   }
 }
@@ -304,6 +306,9 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
       return done(let_machine_end());
     case Request::kConnectFiles:
       return connect_files();
+    case Request::kMountsChanged:
+      if (!guest_runs_ || stopping_ || spec_.mode == LaunchMode::kTemplate) break;
+      return done(change_mounts());
     case Request::kSealTemplate:
       if (spec_.mode != LaunchMode::kTemplate || reported_) break;
       return done(seal_template(value));
@@ -340,6 +345,39 @@ Result<UniqueFd> Supervisor::connect_files() {
     if (server.control.valid() && server.name == "sbx-files") return std::move(server.control);
   }
   return fail(ErrorCode::kUnavailable, "there is no sbx-files to connect to");
+}
+
+// What is wanted is the daemon's word, in a file that neither the worker nor the guest can reach; the worker only says
+// when to look.
+Result<void> Supervisor::change_mounts() {
+  const auto wanted = SBX_TRY(read_mounts(spec_.runtime_folder), "changing the mounts");
+  const auto among = [](const std::vector<Workspace>& list, const Workspace& workspace) {
+    return std::ranges::find(list, workspace.index, &Workspace::index) != list.end();
+  };
+  const auto server = std::ranges::find(servers_, "sbx-files", &Server::name);
+  if (server == servers_.end()) {
+    if (wanted.empty()) return {};
+    spec_.workspaces = wanted;
+    Server added{"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()};
+    added.process = SBX_TRY(added.start(spec_, added.control), "starting sbx-files");
+    added.started = Clock::now();
+    servers_.push_back(std::move(added));
+    tell_processes();
+    return {};
+  }
+  if (!server->process.running())
+    return fail(ErrorCode::kUnavailable, "the sandbox's file server is being started again; try again in a moment");
+  for (const auto& workspace : std::vector<Workspace>(spec_.workspaces)) {
+    if (among(wanted, workspace)) continue;
+    SBX_CHECK(unmount_from_jail(server->process.pid(), workspace), "changing the mounts");
+    std::erase_if(spec_.workspaces, [&](const Workspace& old) { return old.index == workspace.index; });
+  }
+  for (const auto& workspace : wanted) {
+    if (among(spec_.workspaces, workspace)) continue;
+    SBX_CHECK(mount_into_jail(server->process.pid(), workspace), "changing the mounts");
+    spec_.workspaces.push_back(workspace);
+  }
+  return {};
 }
 
 // The image becomes one only when the QEMU that it was taken from has flushed its disk and ended by itself: of one that

@@ -67,6 +67,7 @@ class Supervisor {
   Result<void> commit_memory();
   Result<void> seal_template(std::int64_t boot_ms);
   Result<void> let_machine_end();
+  Result<void> change_mounts();
   void machine_ended();
   void replace(Server& server);
   void start_again(Server& server);

@@ -95,7 +95,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
   row.id = random_uuid();
   row.agent = request.agent;
   row.workspaces = std::move(request.workspaces);
-  row.next_workspace = static_cast<int>(row.workspaces.size());
+  row.next_workspace = std::max(1, static_cast<int>(row.workspaces.size()));  // 0 is the primary one's
   row.cpus = request.cpus;
   row.memory_mib = request.memory_mib;
   row.env = std::move(request.env);

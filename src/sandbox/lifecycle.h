@@ -64,6 +64,14 @@ class Lifecycle {
     bool force = false;
   };
   Awaitable<Result<void>> remove(std::string name, RemoveOptions options);
+  // Into a sandbox that is there, running or not, and for good. kConflict if it would hide a workspace.
+  Awaitable<Result<store::Sandbox>> mount(std::string name, store::Workspace workspace);
+  // What is mounted at this place of the sandbox; kNotFound if nothing is, kInvalid for the primary workspace, kConflict
+  // while a process of the sandbox uses it and `force` is not set.
+  struct UnmountOptions {
+    bool force = false;
+  };
+  Awaitable<Result<store::Sandbox>> unmount(std::string name, std::string target, UnmountOptions options);
   Result<store::Sandbox> find(const std::string& name);
   Result<std::vector<store::Sandbox>> list();
   // The keeper's own view; null when the sandbox does not run.
@@ -124,6 +132,8 @@ class Lifecycle {
   Result<void> add_policy(const store::Sandbox& row, const CreateRequest& request);
   Awaitable<Result<void>> furnish(store::Sandbox& row, const CreateRequest& request, Progress progress);
   Result<store::Sandbox> require(const std::string& name);
+  Result<void> write_mounts(const store::Sandbox& row) const;
+  Awaitable<Result<void>> tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed, bool force);
   Awaitable<Result<bool>> start_locked(store::Sandbox row, StartOptions options, Progress progress);
   Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
   Awaitable<Result<void>> stop_locked(store::Sandbox row);

@@ -17,14 +17,6 @@ bool is_within(const fs::path& inner, const fs::path& outer) {
   return !relative.empty() && *relative.begin() != "..";
 }
 
-Result<fs::path> normal(const std::string& text) {
-  if (!text.starts_with('/')) return fail(ErrorCode::kInvalid, "workspace \"" + text + "\" is not an absolute path");
-  if (text.find('\0') != std::string::npos) return fail(ErrorCode::kInvalid, "a path cannot hold a NUL");
-  fs::path path = fs::path(text).lexically_normal();
-  if (path.filename().empty() && path != "/") path = path.parent_path();
-  return path;
-}
-
 Result<std::string> optional_text(const json& entry, const char* key) {
   const auto found = entry.find(key);
   if (found == entry.end() || found->is_null()) return std::string();
@@ -34,8 +26,16 @@ Result<std::string> optional_text(const json& entry, const char* key) {
 
 }  // namespace
 
+Result<std::string> normal_path(const std::string& text) {
+  if (!text.starts_with('/')) return fail(ErrorCode::kInvalid, "\"" + text + "\" is not an absolute path");
+  if (text.find('\0') != std::string::npos) return fail(ErrorCode::kInvalid, "a path cannot hold a NUL");
+  fs::path path = fs::path(text).lexically_normal();
+  if (path.filename().empty() && path != "/") path = path.parent_path();
+  return path.native();
+}
+
 Result<std::string> check_target(const std::string& target) {
-  const auto path = SBX_TRY(normal(target), "checking a mount's place");
+  const fs::path path = SBX_TRY(normal_path(target), "checking a mount's place");
   static const std::set<std::string> kExact = {
       "/",          "/etc",     "/usr",     "/bin",       "/sbin",    "/lib",       "/lib64",
       "/boot",      "/var",     "/home",    "/root",      "/opt",     "/tmp",       "/srv",
@@ -50,6 +50,18 @@ Result<std::string> check_target(const std::string& target) {
                                          "where with SRC:DST");
   }
   return path.native();
+}
+
+Result<void> check_hides_none(const std::string& target, const std::vector<store::Workspace>& workspaces) {
+  for (const auto& workspace : workspaces) {
+    if (workspace.path == target)
+      return fail(ErrorCode::kConflict, workspace.on_host() + " is mounted at " + target + " already; unmount it first");
+    if (is_within(workspace.path, target)) {
+      return fail(ErrorCode::kConflict,
+                  "a mount at " + target + " would hide the workspace at " + workspace.path + "; choose another place");
+    }
+  }
+  return {};
 }
 
 Result<store::Workspace> check_workspace(const json& entry, const fs::path& home) {
@@ -67,7 +79,7 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
   } else {
     return fail(ErrorCode::kInvalid, "a workspace is a path, or an object with \"path\"");
   }
-  const auto path = SBX_TRY(normal(source), "checking a workspace");
+  const fs::path path = SBX_TRY(normal_path(source), "checking a workspace");
   std::error_code error;
   const auto status = fs::status(path, error);
   if (!fs::exists(status)) return fail(ErrorCode::kInvalid, "workspace " + path.native() + " does not exist");

@@ -15,7 +15,12 @@ namespace sbx::sandbox {
 // sandbox).
 Result<store::Workspace> check_workspace(const nlohmann::json& entry, const std::filesystem::path& home);
 
-// An absolute path, without "." and trailing slashes, that a workspace may be mounted at.
+// An absolute path, without "." and trailing slashes.
+Result<std::string> normal_path(const std::string& text);
+// The same, that a workspace may be mounted at.
 Result<std::string> check_target(const std::string& target);
+
+// kConflict if one of the workspaces is at or below `target`, where a mount would hide it.
+Result<void> check_hides_none(const std::string& target, const std::vector<store::Workspace>& workspaces);
 
 }  // namespace sbx::sandbox

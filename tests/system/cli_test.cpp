@@ -152,7 +152,7 @@ TEST_F(Cli, CreateChecksItsArgumentsBeforeAnythingIsMade) {
 TEST_F(Cli, WhatIsNotBuiltSaysSo) {
   std::vector<Case> cases;
   for (const char* command :
-       {"attach", "env", "kit", "mcp", "mount", "move", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"}) {
+       {"attach", "env", "kit", "mcp", "move", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"}) {
     cases.push_back({{command, "whatever", "--flag"}, 1, "", std::string("'sbx ") + command + "' is not built yet"});
   }
   for (const char* flag :
