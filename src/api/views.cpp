@@ -28,6 +28,7 @@ json sandbox_view(const store::Sandbox& s) {
                       {"late", workspace.late}});
   }
   view["workspaces"] = workspaces;
+  if (!s.clone.empty()) view["clone"] = {{"path", s.clone}, {"source", s.workspaces.front().on_host()}};
   if (!mounts.empty()) view["mounts"] = mounts;
   if (!readonly.empty()) view["readonly_workspaces"] = readonly;
   if (!s.labels.empty()) view["labels"] = s.labels;

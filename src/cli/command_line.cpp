@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 
+#include "cli/clone_remote.h"
 #include "cli/command_groups.h"
 #include "cli/units.h"
 
@@ -40,8 +41,8 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
       ->allow_extra_args(false);
   command->add_option("-p,--publish", o.ports, "port to publish: [[HOST_IP:]HOST_PORT:]SANDBOX_PORT[/PROTOCOL]")
       ->allow_extra_args(false);
-  refuse_flags(command,
-               {"--clone", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"});
+  command->add_flag("--clone", o.clone, "work on a clone of the repository at PATH, on the sandbox's own disk");
+  refuse_flags(command, {"--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"});
 }
 
 }  // namespace
@@ -169,6 +170,12 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   copy_command->add_flag("-L,--follow-link", *follow, "copy what SRC points to, if it is a link");
   on(copy_command,
      [sides, follow](const ApiClient& client) { return copy(client, sides->first, sides->second, *follow); });
+
+  // Run by git, for the remote of a sandbox in clone mode.
+  auto* upload_command = app.add_subcommand("git-upload-pack", "what `git fetch sandbox-NAME` talks to")->group("");
+  upload_command->add_option("SANDBOX", *name)->required();
+  upload_command->add_option("URL", sides->first);
+  on(upload_command, [name](const ApiClient& client) { return serve_upload_pack(client, *name); });
 
   auto* version_command = app.add_subcommand("version", "version of sbx");
   version_command->add_flag("--json", *json, "as JSON");

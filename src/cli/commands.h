@@ -17,7 +17,7 @@ struct CreateOptions {
   long cpus = 0;
   std::vector<std::string> env, env_files, labels;
   std::vector<std::string> allow_network, deny_network, profiles, ports;
-  bool quiet = false;
+  bool quiet = false, clone = false;
 };
 struct RunOptions {
   CreateOptions create;

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "cli/attach.h"
+#include "cli/clone_remote.h"
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "cli/units.h"
@@ -68,11 +69,16 @@ Result<int> print_execs(const ApiClient& client, const ExecOptions& options) {
   return 0;
 }
 
-// Source and target of what a sandbox was created with.
+// Source and target of what a sandbox was created with; of a clone the source is the repository, wherever in it the
+// user is.
 json created_with(const json& entry) {
   json mounts = json::array();
-  for (const auto& mount : entry.value("mounts", json::array()))
-    if (!mount.value("late", false)) mounts.push_back({mount.value("source", ""), mount.value("target", "")});
+  for (const auto& mount : entry.value("mounts", json::array())) {
+    const std::string target = mount.value("target", "");
+    if (mount.value("late", false) || target == kCloneCommon) continue;
+    const bool cloned = entry.contains("clone") && target == kCloneSource;
+    mounts.push_back({mount.value("source", ""), cloned ? entry["clone"].value("path", "") : target});
+  }
   return mounts;
 }
 
@@ -84,10 +90,14 @@ Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options
   for (const auto& path : create.paths) {
     const auto argument = SBX_TRY(parse_workspace_argument(path), "reading the workspaces");
     wanted.push_back({argument.source, argument.target});
+    if (!create.clone || wanted.size() > 1) continue;
+    const auto repository = SBX_TRY(host_repository(argument.source), "looking for the repository");
+    wanted[0] = {repository.root, argument.target == argument.source ? repository.root : argument.target};
   }
   for (const auto& entry : answer.value("sandboxes", json::array())) {
     if (!create.name.empty() ? entry.value("name", "") == create.name
-                             : entry.value("agent", "") == create.agent && created_with(entry) == wanted)
+                             : entry.value("agent", "") == create.agent && created_with(entry) == wanted &&
+                                   entry.contains("clone") == create.clone)
       return entry;
   }
   return json();
@@ -132,6 +142,8 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
     create.agent.clear();
   }
   if (create.name.empty() && create.agent.empty()) create.agent = "shell";
+  if (create.clone && create.paths.empty() && create.name.empty())
+    return fail(ErrorCode::kInvalid, "--clone requires the path of a Git repository");
   if (create.paths.empty() && !create.agent.empty()) create.paths.push_back(std::filesystem::current_path().native());
   json sandbox = SBX_TRY(existing_sandbox(client, options), "looking for the sandbox");
   const bool exists = !sandbox.is_null();
@@ -149,11 +161,19 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
           std::pair{"--profile", !create.profiles.empty()}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
+    if (create.clone && !sandbox.contains("clone")) {
+      return fail(ErrorCode::kInvalid, "--clone can only be used when creating a new sandbox, and '" +
+                                           sandbox.value("name", "") +
+                                           "' works on the workspace itself; 'sbx rm' it, or "
+                                           "choose another --name");
+    }
     const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start",
                                             {{"cold", options.cold}}, to_stderr(false)),
                                 "starting the sandbox");
     if (answer.value("started", false))
       std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
+    if (const auto done = set_clone_remote(client, sandbox); !done)
+      std::cerr << "WARNING: " << done.error().message << "\n";
   } else {
     if (create.agent.empty()) return fail(ErrorCode::kNotFound, "sandbox '" + create.name + "' not found");
     if (options.cold) return fail(ErrorCode::kInvalid, "--cold is for a stopped sandbox; this one would be new");

@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "base/command.h"
+#include "cli/clone_remote.h"
 #include "cli/commands.h"
 #include "cli/table.h"
 
@@ -140,8 +141,10 @@ Result<int> reset(const ApiClient& client, bool force, bool preserve_secrets) {
     SBX_CHECK(confirm(preserve_secrets ? "Delete every sandbox, template and image?"
                                        : "Delete every sandbox, template, image and secret?"),
               "asking");
+  const json before = SBX_TRY(client.call("GET", "/v1/sandboxes"), "listing the sandboxes");
   const json done = SBX_TRY(
       client.call("POST", "/v1/reset", json{{"preserve_secrets", preserve_secrets}}, to_stderr(false)), "resetting");
+  for (const auto& sandbox : before.value("sandboxes", json::array())) remove_clone_remote(sandbox);
   const json daemon = SBX_TRY(running_daemon(client), "stopping the daemon");
   SBX_CHECK(end_daemon(client, daemon), "stopping the daemon");
   std::cout << "✓ Reset complete!\nSummary:\n  - " << done.value("sandboxes", 0) << " sandbox(es) removed\n  - "

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <map>
 
+#include "cli/clone_remote.h"
 #include "cli/commands.h"
 #include "cli/policy_commands.h"
 #include "cli/table.h"
@@ -42,6 +44,13 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
     workspaces.push_back(to_json(SBX_TRY(parse_workspace_argument(argument), "reading the workspaces")));
   }
   body["workspaces"] = workspaces;
+  if (options.clone) {
+    if (workspaces.empty()) return fail(ErrorCode::kInvalid, "--clone requires the path of a Git repository");
+    const auto repository = SBX_TRY(host_repository(workspaces.front()["path"]), "looking for the repository");
+    if (!options.quiet) std::cerr << "✓ Git repository detected: " << repository.root << "\n";
+    if (!repository.not_carried_over.empty()) std::cerr << "WARNING: " << repository.not_carried_over << "\n";
+    body["clone"] = {{"user_name", repository.user_name}, {"user_email", repository.user_email}};
+  }
   if (!options.name.empty()) body["name"] = options.name;
   if (!options.image.empty()) body["image"] = options.image;
   if (options.cpus != 0) body["cpus"] = options.cpus;
@@ -61,7 +70,10 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
     const auto equals = label.find('=');
     body["labels"][label.substr(0, equals)] = equals == std::string::npos ? "" : label.substr(equals + 1);
   }
-  return client.call("POST", "/v1/sandboxes", body, to_stderr(options.quiet));
+  json made = SBX_TRY(client.call("POST", "/v1/sandboxes", body, to_stderr(options.quiet)), "creating the sandbox");
+  // The sandbox is of use without.
+  if (const auto done = set_clone_remote(client, made); !done) std::cerr << "WARNING: " << done.error().message << "\n";
+  return made;
 }
 
 Result<int> create(const ApiClient& client, const CreateOptions& options) {
@@ -74,6 +86,9 @@ Result<int> create(const ApiClient& client, const CreateOptions& options) {
     return 0;
   }
   std::cout << "✓ Created sandbox '" << name << "'\n";
+  if (made.contains("clone"))
+    std::cout << "  Clone: " << made["clone"].value("path", "") << " (git fetch sandbox-" << name
+              << " brings commits back)\n";
   for (const auto& mount : made.value("mounts", json::array())) {
     const std::string source = mount.value("source", "");
     const std::string target = mount.value("target", "");
@@ -184,6 +199,19 @@ Result<int> remove(const ApiClient& client, const RemoveOptions& options) {
     return fail(ErrorCode::kInvalid, "name at least one sandbox, or pass --all");
   }
   if (names.empty()) return 0;
+  std::map<std::string, json> clones;
+  for (const auto& name : names) {
+    auto sandbox = client.call("GET", sandbox_target(name));
+    if (sandbox && sandbox->contains("clone")) clones[name] = std::move(*sandbox);
+  }
+  for (const auto& [name, sandbox] : clones) {
+    if (options.force && sandbox.value("status", "") != "running") {
+      std::cerr << "WARNING: sandbox '" << name
+                << "' does not run and was not asked for work that is not on this host\n";
+      continue;
+    }
+    for (const auto& line : unsaved_work(client, sandbox)) std::cerr << "WARNING: " << line << "\n";
+  }
   if (!options.force) {
     std::string list;
     for (const auto& name : names) list += (list.empty() ? "" : ", ") + name;
@@ -193,6 +221,7 @@ Result<int> remove(const ApiClient& client, const RemoveOptions& options) {
   for (const auto& name : names) {
     auto done = client.call("DELETE", sandbox_target(name) + (options.force ? "?force=1" : ""));
     if (done) {
+      if (clones.contains(name)) remove_clone_remote(clones[name]);
       std::cout << "Sandbox '" << name << "' removed\n";
     } else {
       std::cerr << "ERROR: " << done.error().message << "\n";
@@ -220,7 +249,13 @@ Result<int> prune(const ApiClient& client, const PruneOptions& options) {
     if (::isatty(0) == 0) return fail(ErrorCode::kInvalid, "stdin is not a terminal; use --force");
     SBX_CHECK(confirm("Remove all stopped sandboxes?"), "asking");
   }
+  const json before = SBX_TRY(client.call("GET", "/v1/sandboxes"), "listing the sandboxes");
   const json answer = SBX_TRY(client.call("POST", "/v1/prune", body), "pruning");
+  for (const auto& sandbox : before.value("sandboxes", json::array())) {
+    const json gone = answer.value("removed", json::array());
+    if (!options.dry_run && std::find(gone.begin(), gone.end(), json(sandbox.value("name", ""))) != gone.end())
+      remove_clone_remote(sandbox);
+  }
   if (options.json) {
     print_json(answer);
     return 0;

@@ -62,7 +62,7 @@ std::int64_t most_memory_mib() {
 Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
   SBX_CHECK(only_members(body, {"agent", "name", "image", "workspaces", "cpus", "memory_mib", "auto_stop_s", "env",
-                                "allow_network", "deny_network", "profiles", "labels", "ports"}),
+                                "allow_network", "deny_network", "profiles", "labels", "ports", "clone"}),
             "reading the request");
   CreateRequest request;
   request.agent = SBX_TRY(text(body, "agent"), "reading agent");
@@ -85,6 +85,13 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
       workspace.index = static_cast<int>(request.workspaces.size());
       request.workspaces.push_back(std::move(workspace));
     }
+  }
+  if (const auto clone = body.find("clone"); clone != body.end() && !clone->is_null()) {
+    if (!clone->is_object()) return fail(ErrorCode::kInvalid, "clone must be an object; {} asks for one");
+    SBX_CHECK(only_members(*clone, {"user_name", "user_email"}), "reading clone");
+    request.clone = SBX_TRY(plan_clone(request.workspaces, home), "planning the clone");
+    request.clone->identity.name = SBX_TRY(text(*clone, "user_name"), "reading clone");
+    request.clone->identity.email = SBX_TRY(text(*clone, "user_email"), "reading clone");
   }
   request.cpus = SBX_TRY(number(body, "cpus", 0, 1, 64), "reading cpus");
   request.memory_mib = SBX_TRY(number(body, "memory_mib", 0, kLeastMemoryMib, most_memory_mib()), "reading memory_mib");

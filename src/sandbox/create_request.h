@@ -5,10 +5,12 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "sandbox/clone_mode.h"
 #include "sandbox/port_spec.h"
 #include "store/sandbox_store.h"
 
@@ -27,6 +29,7 @@ struct CreateRequest {
   std::vector<std::string> allow_network, deny_network;  // resource patterns of rules of its own
   std::vector<std::string> profiles;                     // of rules, to be attached
   std::vector<PortSpec> ports;                           // to be published
+  std::optional<ClonePlan> clone;                        // of the first workspace, which is its read-only source
 };
 
 inline constexpr std::int64_t kLeastMemoryMib = 512;

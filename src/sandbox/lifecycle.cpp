@@ -75,8 +75,7 @@ Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequ
   std::vector<store::PublishedPort> stored;
   for (const auto& bound : ports) stored.push_back(bound.port);
   SBX_CO_CHECK(port_store_.set(row.id, stored), "storing published ports");
-  SBX_CO_TRY(const auto choice,
-             co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, std::move(progress)),
+  SBX_CO_TRY(const auto choice, co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, progress),
              "choosing a template");
   row.template_id = choice.id;
   row.image_id = choice.image_id;
@@ -86,6 +85,7 @@ Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequ
   SBX_CO_CHECK(store_.update(row), "storing the sandbox");
   SBX_CO_CHECK(co_await launch(row, "clone"), "starting the sandbox");
   SBX_CO_CHECK(co_await serve_ports(row.id, ports), "publishing its ports");
+  if (request.clone) SBX_CO_CHECK(co_await make_clone(row.id, *request.clone, progress), "cloning the repository");
   co_return Result<void>{};
 }
 
@@ -95,6 +95,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
   row.id = random_uuid();
   row.agent = request.agent;
   row.workspaces = std::move(request.workspaces);
+  if (request.clone) row.clone = request.clone->target;
   row.next_workspace = std::max(1, static_cast<int>(row.workspaces.size()));  // 0 is the primary one's
   row.cpus = request.cpus;
   row.memory_mib = request.memory_mib;

@@ -66,8 +66,8 @@ class Lifecycle {
   Awaitable<Result<void>> remove(std::string name, RemoveOptions options);
   // Into a sandbox that is there, running or not, and for good. kConflict if it would hide a workspace.
   Awaitable<Result<store::Sandbox>> mount(std::string name, store::Workspace workspace);
-  // What is mounted at this place of the sandbox; kNotFound if nothing is, kInvalid for the primary workspace, kConflict
-  // while a process of the sandbox uses it and `force` is not set.
+  // What is mounted at this place of the sandbox; kNotFound if nothing is, kInvalid for the primary workspace,
+  // kConflict while a process of the sandbox uses it and `force` is not set.
   struct UnmountOptions {
     bool force = false;
   };
@@ -130,10 +130,15 @@ class Lifecycle {
   Awaitable<Result<AsyncMutex::Guard>> lock(std::string id);
   Result<void> ensure_policy(const Progress& progress);
   Result<void> add_policy(const store::Sandbox& row, const CreateRequest& request);
+  Awaitable<Result<void>> make_clone(std::string id, ClonePlan plan, Progress progress);
+  Awaitable<Result<void>> place_clone_again(const store::Sandbox& row);
+  Awaitable<Result<int>> run_in_sandbox(std::string id, std::vector<std::string> argv, const char* user,
+                                        std::chrono::milliseconds deadline);
   Awaitable<Result<void>> furnish(store::Sandbox& row, const CreateRequest& request, Progress progress);
   Result<store::Sandbox> require(const std::string& name);
   Result<void> write_mounts(const store::Sandbox& row) const;
-  Awaitable<Result<void>> tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed, bool force);
+  Awaitable<Result<void>> tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed,
+                                      bool force);
   Awaitable<Result<bool>> start_locked(store::Sandbox row, StartOptions options, Progress progress);
   Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
   Awaitable<Result<void>> stop_locked(store::Sandbox row);

@@ -33,8 +33,8 @@ Result<void> Lifecycle::write_mounts(const store::Sandbox& row) const {
   return write_file_atomically(paths_.runtime(row.id) / "mounts.json", mounts_of(row.workspaces).dump());
 }
 
-Awaitable<Result<void>> Lifecycle::tell_mounts(const store::Sandbox& row, std::string path,
-                                               store::Workspace changed, bool force) {
+Awaitable<Result<void>> Lifecycle::tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed,
+                                               bool force) {
   if (row.state != store::State::kRunning) co_return Result<void>{};
   SBX_CO_CHECK(write_mounts(row), "writing what is to be mounted");
   SBX_CO_TRY(auto client, client_of(row.id), "reaching the sandbox");

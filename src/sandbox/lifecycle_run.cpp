@@ -26,6 +26,11 @@ constexpr auto kBootDeadline = 180s;
 constexpr auto kStatusDeadline = 5s;
 constexpr auto kStopDeadline = 60s;
 
+// The guest's own choice is the first workspace: in clone mode what is cloned, not the clone.
+void start_in_clone(const store::Sandbox& row, nlohmann::json& head) {
+  if (!row.clone.empty() && text_field(head, "cwd").empty()) head["cwd"] = row.clone;
+}
+
 }  // namespace
 
 Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode) {
@@ -100,6 +105,9 @@ Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions
   }
   if (!started) co_return std::unexpected(std::move(started.error()).while_doing("starting sandbox " + row.name));
   co_await serve_stored_ports(row.id, std::move(ports), progress);
+  // A sandbox that has spoilt it for itself is of use for mending that.
+  const auto placed = co_await place_clone_again(row);
+  if (!placed) progress("WARNING: " + placed.error().message);
   co_return true;
 }
 
@@ -262,6 +270,7 @@ Awaitable<Result<ExecSession>> Lifecycle::exec(std::string name, nlohmann::json 
   ++live->sessions;
   session.in_use = std::shared_ptr<void>(live.get(), [live](void*) { --live->sessions; });
   head["id"] = session.id;
+  start_in_clone(row, head);
   head["detach"] = false;
   SBX_CO_TRY(session.stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
   SBX_CO_CHECK(co_await session.stream->write(wire::length_prefixed(dump(head))), "sending the command");
@@ -275,6 +284,7 @@ Awaitable<Result<nlohmann::json>> Lifecycle::exec_detached(std::string name, nlo
   SBX_CO_TRY(auto live, co_await ready_for_exec(row, std::move(progress)), "running a command");
   head["id"] = row.id.substr(0, 8) + random_hex(8);
   head["detach"] = true;
+  start_in_clone(row, head);
   SBX_CO_TRY(auto stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
   SBX_CO_CHECK(co_await stream->write(wire::length_prefixed(dump(head))), "sending the command");
   SBX_CO_CHECK(co_await stream->finish(), "sending the command");

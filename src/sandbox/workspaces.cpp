@@ -55,7 +55,8 @@ Result<std::string> check_target(const std::string& target) {
 Result<void> check_hides_none(const std::string& target, const std::vector<store::Workspace>& workspaces) {
   for (const auto& workspace : workspaces) {
     if (workspace.path == target)
-      return fail(ErrorCode::kConflict, workspace.on_host() + " is mounted at " + target + " already; unmount it first");
+      return fail(ErrorCode::kConflict,
+                  workspace.on_host() + " is mounted at " + target + " already; unmount it first");
     if (is_within(workspace.path, target)) {
       return fail(ErrorCode::kConflict,
                   "a mount at " + target + " would hide the workspace at " + workspace.path + "; choose another place");

@@ -31,7 +31,9 @@ json workspaces_json(const Sandbox& s) {
                     {"late", w.late},
                     {"index", w.index}});
   }
-  return {{"list", list}, {"next", s.next_workspace}};
+  json document = {{"list", list}, {"next", s.next_workspace}};
+  if (!s.clone.empty()) document["clone"] = s.clone;
+  return document;
 }
 
 // Earlier versions have the list alone, numbered by its order.
@@ -44,7 +46,9 @@ void read_workspaces(const json& document, Sandbox& s) {
                             w.value("source", ""), w.value("late", false), index});
     s.next_workspace = std::max(s.next_workspace, index + 1);
   }
-  if (document.is_object()) s.next_workspace = std::max(s.next_workspace, document.value("next", 0));
+  if (!document.is_object()) return;
+  s.next_workspace = std::max(s.next_workspace, document.value("next", 0));
+  s.clone = document.value("clone", "");
 }
 
 std::vector<Value> values_of(const Sandbox& s) {

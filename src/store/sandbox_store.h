@@ -36,6 +36,8 @@ struct Sandbox {
   std::string reason;  // why it stopped; for people
   std::vector<Workspace> workspaces;
   int next_workspace = 0;  // the next index
+  std::string clone =
+      {};  // where its clone of the first workspace is in the guest; "": it works on the workspace itself
   std::int64_t cpus = 1;
   std::int64_t memory_mib = 2048;
   std::vector<std::string> env;  // "K=V"

@@ -155,8 +155,7 @@ TEST_F(Cli, WhatIsNotBuiltSaysSo) {
        {"attach", "env", "kit", "mcp", "move", "settings", "setup", "skills", "ssh", "ttl", "tui", "volume"}) {
     cases.push_back({{command, "whatever", "--flag"}, 1, "", std::string("'sbx ") + command + "' is not built yet"});
   }
-  for (const char* flag :
-       {"--clone", "--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"}) {
+  for (const char* flag : {"--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"}) {
     cases.push_back({{"create", "shell", workspace(), flag, "x"}, 1, "", std::string(flag) + ".*is not built yet"});
     cases.push_back({{"run", "shell", workspace(), flag, "x"}, 1, "", std::string(flag) + ".*is not built yet"});
   }
