@@ -61,7 +61,15 @@ Resolver::Resolver(boost::asio::any_io_executor executor, NameMap& names, Ask as
     : executor_(executor), names_(names), ask_(std::move(ask)), udp_(executor), tcp_(executor) {}
 
 Result<std::uint16_t> Resolver::listen(const boost::asio::ip::address_v4& address, std::uint16_t port) {
-  SBX_CHECK(bind_both(udp_, tcp_, address, port), "starting the resolver");
+  auto bound = bind_both(udp_, tcp_, address, port);
+  // One that is free for UDP may be taken for TCP.
+  for (int tries = 1; !bound && port == 0 && tries < 16; ++tries) {
+    boost::system::error_code ignored;
+    udp_.close(ignored);
+    tcp_.close(ignored);
+    bound = bind_both(udp_, tcp_, address, port);
+  }
+  SBX_CHECK(std::move(bound), "starting the resolver");
   boost::asio::co_spawn(executor_, serve_udp(), boost::asio::detached);
   boost::asio::co_spawn(executor_, serve_tcp(), boost::asio::detached);
   return udp_.local_endpoint().port();
