@@ -193,6 +193,7 @@ Awaitable<Result<void>> run_command(BridgePtr bridge, Daemon& daemon, std::strin
   const json body =
       json::parse(std::string_view(static_cast<const char*>(first.data().data()), first.size()), nullptr, false);
   SBX_CO_TRY(auto head, exec_head(body), "reading the command");
+  SBX_CO_CHECK(follow_ssh_agent(daemon, name, body), "running a command");
   const bool wants_stdin = head["stdin"].get<bool>();
   Progress progress = [bridge](const std::string& line) { bridge->send_text({{"progress", line}}); };
   SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(std::move(name), std::move(head), std::move(progress)),

@@ -39,7 +39,8 @@ json image_view(const image::ImageManifest& m) {
 
 Result<json> exec_head(const json& body) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the command must be a JSON object");
-  SBX_CHECK(sandbox::only_members(body, {"argv", "env", "cwd", "user", "tty", "privileged", "stdin", "rows", "cols"}),
+  SBX_CHECK(sandbox::only_members(
+                body, {"argv", "env", "cwd", "user", "tty", "privileged", "stdin", "rows", "cols", "ssh_agent"}),
             "reading the command");
   json head;
   const auto argv = SBX_TRY(sandbox::text_list(body, "argv"), "reading argv");
@@ -52,6 +53,11 @@ Result<json> exec_head(const json& body) {
   head["rows"] = std::clamp<std::int64_t>(int_field(body, "rows", 24), 1, 65535);
   head["cols"] = std::clamp<std::int64_t>(int_field(body, "cols", 80), 1, 65535);
   return head;
+}
+
+Result<void> follow_ssh_agent(Daemon& daemon, const std::string& name, const json& body) {
+  const std::string socket = text_field(body, "ssh_agent");
+  return socket.empty() ? Result<void>() : daemon.lifecycle.follow_ssh_agent(name, socket);
 }
 
 SBX_HANDLER(get_daemon) {
@@ -99,6 +105,8 @@ SBX_HANDLER(get_sandbox) {
   SBX_CO_TRY(const auto row, daemon.lifecycle.find(request.params["name"]), "inspecting a sandbox");
   json view = sandbox_view(row);
   if (!row.env.empty()) view["env"] = row.env;
+  SBX_CO_TRY(const auto agent, daemon.lifecycle.ssh_agent(row.id), "inspecting a sandbox");
+  if (agent) view["ssh_agent"] = *agent;
   if (row.state == store::State::kRunning) {
     const json keeper = co_await daemon.lifecycle.status(row.id);
     if (keeper.is_object()) {
@@ -132,7 +140,8 @@ SBX_HANDLER(remove_sandbox) {
 }
 
 SBX_HANDLER(start_sandbox) {
-  SBX_CO_CHECK(only(request.body, "cold"), "reading the request");
+  SBX_CO_CHECK(only(request.body, "cold", "ssh_agent"), "reading the request");
+  SBX_CO_CHECK(follow_ssh_agent(daemon, request.params["name"], request.body), "starting a sandbox");
   sandbox::Lifecycle::StartOptions options;
   options.cold = bool_field(request.body, "cold");
   SBX_CO_TRY(const bool started, co_await daemon.lifecycle.start(request.params["name"], options, std::move(progress)),
@@ -149,6 +158,7 @@ SBX_HANDLER(stop_sandbox) {
 SBX_HANDLER(run_detached) {
   SBX_CO_TRY(auto head, exec_head(request.body), "reading the command");
   head["stdin"] = false;
+  SBX_CO_CHECK(follow_ssh_agent(daemon, request.params["name"], request.body), "running a command");
   co_return co_await daemon.lifecycle.exec_detached(request.params["name"], std::move(head), std::move(progress));
 }
 

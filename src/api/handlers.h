@@ -59,6 +59,9 @@ nlohmann::json ports_of(Daemon& daemon, const std::string& sandbox_id, bool only
 // An ExecHead (docs/development/protocols.md) from what a client sent; kInvalid names what is wrong.
 Result<nlohmann::json> exec_head(const nlohmann::json& body);
 
+// What a request says of its client's SSH agent ("ssh_agent"), for a sandbox that one is forwarded to.
+Result<void> follow_ssh_agent(Daemon& daemon, const std::string& name, const nlohmann::json& body);
+
 // From the query of the policy log's routes: sandbox, type, limit.
 Result<policy::LogFilter> log_filter(Daemon& daemon, Request& request);
 

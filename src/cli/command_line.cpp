@@ -41,6 +41,7 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
       ->allow_extra_args(false);
   command->add_option("-p,--publish", o.ports, "port to publish: [[HOST_IP:]HOST_PORT:]SANDBOX_PORT[/PROTOCOL]")
       ->allow_extra_args(false);
+  command->add_flag("--ssh-agent", o.ssh_agent, "forward your SSH agent ($SSH_AUTH_SOCK): it lists keys and signs");
   command->add_flag("--clone", o.clone, "work on a clone of the repository at PATH, on the sandbox's own disk");
   refuse_flags(command, {"--kit", "--kit-arg", "--kit-args-file", "--static-mcp", "--skills", "--pull", "--gpu"});
 }

@@ -17,7 +17,7 @@ struct CreateOptions {
   long cpus = 0;
   std::vector<std::string> env, env_files, labels;
   std::vector<std::string> allow_network, deny_network, profiles, ports;
-  bool quiet = false, clone = false;
+  bool quiet = false, clone = false, ssh_agent = false;
 };
 struct RunOptions {
   CreateOptions create;
@@ -85,5 +85,7 @@ ApiClient::Progress to_stderr(bool quiet);
 // Creates; prints nothing but progress.
 Result<nlohmann::json> create_sandbox(const ApiClient&, const CreateOptions&);
 std::string sandbox_target(const std::string& name);
+// {"ssh_agent": $SSH_AUTH_SOCK}, or {} without one.
+nlohmann::json ssh_agent_member();
 
 }  // namespace sbx::cli

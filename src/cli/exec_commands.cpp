@@ -31,6 +31,7 @@ int usable_stdin() {
 
 json command_body(const std::vector<std::string>& argv, bool tty) {
   json body = {{"argv", argv}, {"tty", tty}};
+  body.update(ssh_agent_member());
   if (tty) {
     if (const json size = terminal_size(); !size.is_null()) body.update(size);
   }
@@ -157,8 +158,8 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
           std::pair{"--template", !create.image.empty()}, std::pair{"--label", !create.labels.empty()},
           std::pair{"--auto-stop", !create.auto_stop.empty()},
           std::pair{"--allow-network", !create.allow_network.empty()},
-          std::pair{"--deny-network", !create.deny_network.empty()},
-          std::pair{"--profile", !create.profiles.empty()}}) {
+          std::pair{"--deny-network", !create.deny_network.empty()}, std::pair{"--profile", !create.profiles.empty()},
+          std::pair{"--ssh-agent", create.ssh_agent}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
     if (create.clone && !sandbox.contains("clone")) {
@@ -167,9 +168,11 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
                                            "' works on the workspace itself; 'sbx rm' it, or "
                                            "choose another --name");
     }
-    const json answer = SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start",
-                                            {{"cold", options.cold}}, to_stderr(false)),
-                                "starting the sandbox");
+    json start = {{"cold", options.cold}};
+    start.update(ssh_agent_member());
+    const json answer =
+        SBX_TRY(client.call("POST", sandbox_target(sandbox.value("name", "")) + "/start", start, to_stderr(false)),
+                "starting the sandbox");
     if (answer.value("started", false))
       std::cerr << "Sandbox " << sandbox.value("name", "") << " started successfully\n";
     if (const auto done = set_clone_remote(client, sandbox); !done)

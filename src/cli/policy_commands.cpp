@@ -43,7 +43,7 @@ std::string host_and_port(const json& entry) {
   const std::string host = entry.value("host", "");
   // A look-up is for no port; 53 is where it was asked.
   const int port = entry.value("kind", entry.value("proxy_type", "")) == "dns" ? 0 : entry.value("port", 0);
-  const bool v6 = host.find(':') != std::string::npos;
+  const bool v6 = host.find(':') != std::string::npos && !host.starts_with("SHA256:");  // a key of the SSH agent
   return (v6 ? "[" + host + "]" : host) + (port == 0 ? "" : ":" + std::to_string(port));
 }
 

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -37,6 +38,11 @@ Result<void> confirm(const std::string& question) {
   return {};
 }
 
+json ssh_agent_member() {
+  const char* socket = std::getenv("SSH_AUTH_SOCK");
+  return socket != nullptr && *socket == '/' ? json{{"ssh_agent", socket}} : json::object();
+}
+
 Result<json> create_sandbox(const ApiClient& client, const CreateOptions& options) {
   json body = {{"agent", options.agent}};
   json workspaces = json::array();
@@ -64,6 +70,11 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
   body["deny_network"] = split_lists(options.deny_network);
   body["profiles"] = split_lists(options.profiles);
   if (!options.ports.empty()) body["ports"] = options.ports;
+  if (options.ssh_agent) {
+    body.update(ssh_agent_member());
+    if (!body.contains("ssh_agent"))
+      return fail(ErrorCode::kInvalid, "--ssh-agent: SSH_AUTH_SOCK names no agent; start one (eval \"$(ssh-agent)\")");
+  }
   SBX_CHECK(choose_policy_once(client), "choosing a policy");
   body["labels"] = json::object();
   for (const auto& label : options.labels) {

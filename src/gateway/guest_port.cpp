@@ -20,26 +20,27 @@ wire::Http2Limits limits() {
   return limits;
 }
 
-Awaitable<void> serve(Gateway& gateway, std::shared_ptr<wire::Http2Stream> stream) {
+Awaitable<void> serve(Gateway& gateway, SshAgent& ssh_agent, std::shared_ptr<wire::Http2Stream> stream) {
   co_await gateway.configured();
   const auto& request = stream->request();
   if (request.method == "CONNECT") co_return co_await serve_tunnel(gateway, std::move(stream));
   if (request.method == "POST" && request.path == "/dns-query") {
     co_return co_await serve_dns(gateway, std::move(stream));
   }
+  if (request.method == "POST" && request.path == "/ssh-agent") co_return co_await ssh_agent.serve(std::move(stream));
   const Error error{ErrorCode::kNotFound, "there is no " + request.method + " " + request.path, {}};
   co_await wire::send_error(*stream, error);
 }
 
 }  // namespace
 
-Awaitable<Result<void>> serve_guest(Gateway& gateway, boost::asio::posix::stream_descriptor port,
+Awaitable<Result<void>> serve_guest(Gateway& gateway, SshAgent& ssh_agent, boost::asio::posix::stream_descriptor port,
                                     std::chrono::milliseconds resync_within) {
   SBX_CO_CHECK(co_await wire::resync_as_host(port, resync_within), "resynchronising the network port");
   auto session = wire::Http2Session::server(
       std::move(port),
-      [&gateway](std::shared_ptr<wire::Http2Stream> stream) -> Awaitable<void> {
-        return serve(gateway, std::move(stream));
+      [&gateway, &ssh_agent](std::shared_ptr<wire::Http2Stream> stream) -> Awaitable<void> {
+        return serve(gateway, ssh_agent, std::move(stream));
       },
       limits());
   co_return co_await session->run();

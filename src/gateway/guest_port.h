@@ -5,11 +5,12 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 
 #include "gateway/gateway.h"
+#include "gateway/ssh_agent.h"
 
 namespace sbx::gateway {
 
 // Resynchronises the connected port and serves it until it closes. The Result says why.
-Awaitable<Result<void>> serve_guest(Gateway& gateway, boost::asio::posix::stream_descriptor port,
+Awaitable<Result<void>> serve_guest(Gateway& gateway, SshAgent& ssh_agent, boost::asio::posix::stream_descriptor port,
                                     std::chrono::milliseconds resync_within);
 
 }  // namespace sbx::gateway

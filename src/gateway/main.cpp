@@ -1,8 +1,9 @@
 // sbx-gateway: the way to the network of one sandbox.
 //
-//   sbx-gateway --port-fd N --control-fd N [--ca-bundle PATH] [--resync-ms N]
+//   sbx-gateway --port-fd N --control-fd N [--agent-fd N] [--ca-bundle PATH] [--resync-ms N]
 //
-// --port-fd is the connected network port, --control-fd a listening unix socket for sbxd. Nothing is answered before
+// --port-fd is the connected network port, --control-fd a listening unix socket for sbxd, --agent-fd the socket that
+// gives connections to the host's SSH agent (without it none is forwarded). Nothing is answered before
 // the first configuration has come. The process is meant to be started in a jail that has the host's network and, read
 // only, resolv.conf, hosts, nsswitch.conf and the bundle of certificate authorities. It exits with 0 when the port
 // closes.
@@ -32,6 +33,7 @@ using UnixSocket = asio::local::stream_protocol;
 struct Options {
   int port_fd = -1;
   int control_fd = -1;
+  int agent_fd = -1;
   std::string ca_bundle = "/etc/ssl/certs/ca-certificates.crt";
   std::chrono::milliseconds resync{60'000};
 };
@@ -47,16 +49,17 @@ Result<int> parse_number(std::string_view name, std::string_view text) {
 
 Result<Options> parse_options(int argc, char** argv) {
   Options options;
-  static const option kOptions[] = {{"port-fd", required_argument, nullptr, 'p'},
-                                    {"control-fd", required_argument, nullptr, 'c'},
-                                    {"ca-bundle", required_argument, nullptr, 'b'},
-                                    {"resync-ms", required_argument, nullptr, 'r'},
-                                    {nullptr, 0, nullptr, 0}};
+  static const option kOptions[] = {
+      {"port-fd", required_argument, nullptr, 'p'},   {"control-fd", required_argument, nullptr, 'c'},
+      {"agent-fd", required_argument, nullptr, 'a'},  {"ca-bundle", required_argument, nullptr, 'b'},
+      {"resync-ms", required_argument, nullptr, 'r'}, {nullptr, 0, nullptr, 0}};
   for (int letter = 0; (letter = ::getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     if (letter == 'p') {
       options.port_fd = SBX_TRY(parse_number("port-fd", optarg), "reading the command line");
     } else if (letter == 'c') {
       options.control_fd = SBX_TRY(parse_number("control-fd", optarg), "reading the command line");
+    } else if (letter == 'a') {
+      options.agent_fd = SBX_TRY(parse_number("agent-fd", optarg), "reading the command line");
     } else if (letter == 'b') {
       options.ca_bundle = optarg;
     } else if (letter == 'r') {
@@ -88,7 +91,10 @@ void set_limits() {
 Result<void> run(int argc, char** argv) {
   const auto options = SBX_TRY(parse_options(argc, argv), "starting");
   set_limits();
-  for (const int fd : {options.port_fd, options.control_fd}) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  UniqueFd agent(options.agent_fd);
+  for (const int fd : {options.port_fd, options.control_fd, options.agent_fd}) {
+    if (fd >= 0) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
   ControlFacts facts;
   facts.secrets_locked = SBX_TRY(make_secure_heap(), "starting");
   auto tls = SBX_TRY(UpstreamTls::make(options.ca_bundle), "starting");
@@ -98,12 +104,13 @@ Result<void> run(int argc, char** argv) {
 
   asio::io_context io(1);
   Gateway gateway(io.get_executor(), std::move(tls));
+  SshAgent ssh_agent(io.get_executor(), std::move(agent), gateway.log());
   asio::posix::stream_descriptor port(io, options.port_fd);
   UnixSocket::acceptor control(io, UnixSocket(), options.control_fd);
   SBX_CHECK(lock_down(), "starting");
   asio::co_spawn(io, serve_control(gateway, std::move(control), facts), asio::detached);
   Result<void> ended;
-  asio::co_spawn(io, serve_guest(gateway, std::move(port), options.resync),
+  asio::co_spawn(io, serve_guest(gateway, ssh_agent, std::move(port), options.resync),
                  [&](std::exception_ptr, Result<void> result) {
                    ended = std::move(result);
                    io.stop();

@@ -125,7 +125,7 @@ json rule(const std::string& decision, const std::vector<std::string>& resources
   return result;
 }
 
-TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more, Port kind)
+TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more, Port kind, int agent_fd)
     : folder_(TemporaryFolder::make("sbx-gateway-test").value()),
       root_(make_root("sbx test sandboxes").value()),
       intermediate_(make_intermediate(root_, "a gateway under test", std::chrono::hours(1)).value()),
@@ -136,8 +136,16 @@ TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, js
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ports), 0);
   const UniqueFd theirs(ports[0]);
   const auto listening = listen_at(folder_.path() / "control");
-  Command command({SBX_GATEWAY_PROGRAM, "--port-fd", std::to_string(theirs.get()), "--control-fd",
-                   std::to_string(listening.get()), "--ca-bundle", (folder_.path() / "trusted.pem").string()});
+  std::vector<std::string> argv = {SBX_GATEWAY_PROGRAM,
+                                   "--port-fd",
+                                   std::to_string(theirs.get()),
+                                   "--control-fd",
+                                   std::to_string(listening.get()),
+                                   "--ca-bundle",
+                                   (folder_.path() / "trusted.pem").string()};
+  if (agent_fd >= 0) argv.insert(argv.end(), {"--agent-fd", std::to_string(agent_fd)});
+  Command command(std::move(argv));
+  if (agent_fd >= 0) command.keep_fd(agent_fd);
   auto started = command.keep_fd(theirs.get()).keep_fd(listening.get()).die_with_parent().start();
   EXPECT_TRUE(started) << started.error().describe();
   process_ = std::move(*started);

@@ -26,10 +26,10 @@ nlohmann::json rule(const std::string& decision, const std::vector<std::string>&
 class TestGateway {
  public:
   // Starts, resynchronises and configures it. `trusted` is what it takes for the host's certificate authorities (PEM).
-  // kRaw: no session on the port, its bytes are the test's.
+  // kRaw: no session on the port, its bytes are the test's. `agent_fd`: see src/gateway/main.cpp.
   enum class Port { kSession, kRaw };
   TestGateway(std::vector<nlohmann::json> rules, const std::string& trusted,
-              nlohmann::json more = nlohmann::json::object(), Port port = Port::kSession);
+              nlohmann::json more = nlohmann::json::object(), Port port = Port::kSession, int agent_fd = -1);
   ~TestGateway();
   TestGateway(const TestGateway&) = delete;
 

@@ -48,6 +48,7 @@ Result<unsigned> number_in(const json& object, const char* member, unsigned limi
 Result<void> set_identity(Guest& guest, std::string_view body) {
   auto identity = SBX_TRY(parse_identity(body), "reading the identity");
   SBX_CHECK(apply_identity(identity), "taking on an identity");
+  SBX_CHECK(guest.agent_relay.offer(identity.ssh_agent), "taking on an identity");
   guest.environment = std::move(identity.environment);
   return {};
 }

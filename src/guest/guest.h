@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "guest/activity.h"
+#include "guest/agent_relay.h"
 #include "guest/cgroups.h"
 #include "guest/docker.h"
 #include "guest/network.h"
@@ -25,7 +26,8 @@ struct Guest {
         activity(the_executor),
         docker(the_executor, reaper, cgroups),
         workspaces(the_executor, reaper),
-        network(the_executor, reaper) {}
+        network(the_executor, reaper),
+        agent_relay(the_executor, network.gateway()) {}
 
   boost::asio::any_io_executor executor;
   Cgroups cgroups;
@@ -34,6 +36,7 @@ struct Guest {
   Docker docker;
   Workspaces workspaces;
   Network network;
+  AgentRelay agent_relay;
   std::vector<std::string> environment;  // Identity.environment
   std::map<std::string, std::shared_ptr<ExecSession>> execs;
   long boot_ms = 0;

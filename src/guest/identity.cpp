@@ -81,6 +81,7 @@ Result<Identity> parse_identity(std::string_view text) {
     identity.environment = json.value("environment", std::vector<std::string>());
     identity.sandbox_id = json.value("sandbox_id", "");
     identity.authorities = json.value("authorities", std::vector<std::string>());
+    identity.ssh_agent = json.value("ssh_agent", false);
   } catch (const nlohmann::json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the identity is malformed: ") + error.what());
   }

@@ -19,6 +19,7 @@ struct Identity {
   std::vector<std::string> environment;
   std::string sandbox_id;
   std::vector<std::string> authorities;  // PEM, one certificate each
+  bool ssh_agent = false;                // the host's is forwarded
 };
 
 Result<Identity> parse_identity(std::string_view json);

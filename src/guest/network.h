@@ -30,6 +30,7 @@ class Network {
   Awaitable<void> set_up();
   // The network port. Runs for ever.
   Awaitable<void> serve() { return gateway_.run(); }
+  GatewayPort& gateway() { return gateway_; }
   std::size_t connections() const { return redirect_.connections(); }
 
  private:

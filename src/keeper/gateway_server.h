@@ -10,13 +10,20 @@
 
 namespace sbx::keeper {
 
-// The jail's command; `port_fd` is the connected network port, `control_fd` the listening socket for sbxd. Data only:
-// unit-testable. Of the host it sees /usr, the program, the bundle of certificate authorities and what resolving a name
-// takes, read-only, and its network; as root it runs under a uid of its own.
-Command gateway_command(const LaunchSpec& spec, const std::filesystem::path& program, int port_fd, int control_fd);
+// The jail's command; `port_fd` is the connected network port, `control_fd` the listening socket for sbxd, `agent_fd`
+// the gateway's end of the socket for SSH agent connections (-1: none is forwarded). Data only: unit-testable. Of the
+// host it sees /usr, the program, the bundle of certificate authorities and what resolving a name takes, read-only, and
+// its network; as root it runs under a uid of its own.
+Command gateway_command(const LaunchSpec& spec, const std::filesystem::path& program, int port_fd, int control_fd,
+                        int agent_fd = -1);
 
 // Connects to the network port and starts the gateway on it. It dies with the calling thread. kNotFound if the program
-// is not there. `control` stays as it is: sbxd, not the keeper, speaks to a gateway.
+// is not there. sbxd, not the keeper, speaks to a gateway; `control` becomes the socket on which the gateway asks for
+// connections to the SSH agent, if one is forwarded.
 Result<Subprocess> start_gateway(const LaunchSpec& spec, UniqueFd& control);
+
+// Does what the gateway has asked for on that socket: one byte is answered with one byte, and along with it a
+// connection to what listens on `agent`, if anybody does. Does not block. False when the gateway has hung up.
+bool connect_to_agent(int control, const std::filesystem::path& agent);
 
 }  // namespace sbx::keeper

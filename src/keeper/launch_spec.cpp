@@ -30,6 +30,7 @@ LaunchSpec read_members(const json& document) {
   spec.identity = document.value("identity", json::object());
   spec.jail_slot = document.value("jail_slot", -1);
   spec.gateway_fd = document.value("gateway_fd", -1);
+  spec.ssh_agent = document.value("ssh_agent", false);
   spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }

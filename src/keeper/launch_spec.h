@@ -38,12 +38,15 @@ struct LaunchSpec {
   vm::Accelerator accelerator = vm::Accelerator::kTcg;
   nlohmann::json identity = nlohmann::json::object();  // handed to the guest as it is
   std::vector<Workspace> workspaces;
-  int jail_slot = -1;   // see vm::jail_uid; -1: none
-  int gateway_fd = -1;  // inherited listening socket for sbx-gateway; -1: no gateway
+  int jail_slot = -1;      // see vm::jail_uid; -1: none
+  int gateway_fd = -1;     // inherited listening socket for sbx-gateway; -1: no gateway
+  bool ssh_agent = false;  // the gateway may be connected to ssh_agent_socket()
 
   // The uid of one of its jails; nullopt when we are not root.
   std::optional<unsigned> jail_uid(vm::JailRole role) const;
   std::filesystem::path disk() const { return sandbox_folder / "disk.qcow2"; }
+  // A symbolic link to the socket of the user's SSH agent; sbxd sets it anew when that one has moved.
+  std::filesystem::path ssh_agent_socket() const { return runtime_folder / "ssh-agent"; }
   std::filesystem::path memory_image() const { return sandbox_folder / "memory.img"; }
   std::filesystem::path initramfs() const { return template_folder / "initramfs"; }
   std::filesystem::path kernel() const { return image_folder / "vmlinux"; }

@@ -191,6 +191,8 @@ void Supervisor::watch() {
     const std::size_t servers = servers_.size();  // a request may add one
     const auto ports = ports_.watched();
     for (const int fd : ports) watched.push_back({fd, POLLIN, 0});
+    Server* gateway = asking_gateway();
+    watched.push_back({gateway != nullptr ? gateway->control.get() : -1, POLLIN, 0});
     int timeout = -1;
     if (const auto deadline = next_deadline()) {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
@@ -217,7 +219,19 @@ void Supervisor::watch() {
     for (std::size_t i = 0; i < ports.size(); ++i) {
       if (watched[3 + servers + i].revents != 0) ports_.take(ports[i]);
     }
+    const auto& asked = watched.back();
+    // Another one than was asked on: the gateway has just been replaced.
+    if (asked.revents != 0 && gateway->control.get() == asked.fd &&
+        !connect_to_agent(asked.fd, spec_.ssh_agent_socket())) {
+      gateway->control.reset();
+    }
   }
+}
+
+// The gateway that may ask for connections to the SSH agent, or null.
+Supervisor::Server* Supervisor::asking_gateway() {
+  const auto gateway = std::ranges::find(servers_, "sbx-gateway", &Server::name);
+  return gateway != servers_.end() && gateway->control.valid() ? &*gateway : nullptr;
 }
 
 std::optional<Supervisor::Clock::time_point> Supervisor::next_deadline() const {

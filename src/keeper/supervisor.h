@@ -45,7 +45,7 @@ class Supervisor {
     std::optional<Event> replaced;  // what the worker is told when another one took over
     Subprocess process;
     int restarts = 0;  // in quick succession
-    UniqueFd control;  // until the worker has it
+    UniqueFd control;  // sbx-files': until the worker has it
     Clock::time_point started = {};
     std::optional<Clock::time_point> due = {};  // when it is started again
   };
@@ -69,6 +69,7 @@ class Supervisor {
   Result<void> let_machine_end();
   Result<void> change_mounts();
   void machine_ended();
+  Server* asking_gateway();
   void replace(Server& server);
   void start_again(Server& server);
   // When there is something to do though nothing has happened.

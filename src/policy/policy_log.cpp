@@ -90,8 +90,8 @@ json sanitised_entry(const json& entry) {
   const auto port = entry.find("port");
   const std::int64_t number = port != entry.end() && port->is_number_integer() ? port->get<std::int64_t>() : 0;
   clean["at"] = store::rfc3339(time_of(entry));
-  clean["kind"] =
-      one_of(text_member(entry, "kind", 32), {"forward", "forward-bypass", "transparent", "network", "dns"}, "network");
+  clean["kind"] = one_of(text_member(entry, "kind", 32),
+                         {"forward", "forward-bypass", "transparent", "network", "dns", "ssh-agent"}, "network");
   clean["host"] = host;
   clean["port"] = number >= 0 && number <= 65535 ? number : 0;
   clean["protocol"] = one_of(text_member(entry, "protocol", 8), {"tcp", "udp"}, "tcp");

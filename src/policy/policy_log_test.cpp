@@ -109,6 +109,8 @@ TEST_F(PolicyLogTest, HostileEntriesAreBoundedAndPrintable) {
   EXPECT_EQ(clean["host"], "a\\x0d\\x0a{\"allowed\":true}\\x1b[2J\\xff");
   EXPECT_EQ(clean["port"], 0);
   EXPECT_EQ(clean["kind"], "network");
+  entry["kind"] = "ssh-agent";
+  EXPECT_EQ(sanitised_entry(entry)["kind"], "ssh-agent");
   EXPECT_EQ(clean["protocol"], "tcp");
   EXPECT_EQ(clean["path"], "/x");
   EXPECT_EQ(clean["origin"], "");

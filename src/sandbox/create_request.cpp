@@ -1,5 +1,6 @@
 #include "sandbox/create_request.h"
 
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 
 #include <algorithm>
@@ -59,10 +60,17 @@ std::int64_t most_memory_mib() {
   return std::max(kLeastMemoryMib, total * 3 / 4);
 }
 
+Result<void> check_ssh_agent(const std::string& socket) {
+  struct stat there {};
+  const bool path = socket.starts_with('/') && socket.find('\0') == std::string::npos;
+  if (path && ::stat(socket.c_str(), &there) == 0 && S_ISSOCK(there.st_mode)) return {};
+  return fail(ErrorCode::kInvalid, "no SSH agent listens on \"" + socket + "\"; start one (eval \"$(ssh-agent)\")");
+}
+
 Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
   SBX_CHECK(only_members(body, {"agent", "name", "image", "workspaces", "cpus", "memory_mib", "auto_stop_s", "env",
-                                "allow_network", "deny_network", "profiles", "labels", "ports", "clone"}),
+                                "allow_network", "deny_network", "profiles", "labels", "ports", "clone", "ssh_agent"}),
             "reading the request");
   CreateRequest request;
   request.agent = SBX_TRY(text(body, "agent"), "reading agent");
@@ -111,6 +119,11 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
   request.profiles = SBX_TRY(text_list(body, "profiles"), "reading profiles");
   for (const auto& text : SBX_TRY(text_list(body, "ports"), "reading ports"))
     request.ports.push_back(SBX_TRY(parse_port_spec(text), "reading ports"));
+  if (const auto agent = body.find("ssh_agent"); agent != body.end() && !agent->is_null()) {
+    if (!agent->is_string()) return fail(ErrorCode::kInvalid, "ssh_agent must be the path of a socket");
+    request.ssh_agent = agent->get<std::string>();
+    SBX_CHECK(check_ssh_agent(request.ssh_agent), "reading ssh_agent");
+  }
   SBX_CHECK(check_rule("allow", request.allow_network), "reading allow_network");
   SBX_CHECK(check_rule("deny", request.deny_network), "reading deny_network");
   if (const auto labels = body.find("labels"); labels != body.end() && !labels->is_null()) {

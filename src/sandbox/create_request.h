@@ -30,6 +30,7 @@ struct CreateRequest {
   std::vector<std::string> profiles;                     // of rules, to be attached
   std::vector<PortSpec> ports;                           // to be published
   std::optional<ClonePlan> clone;                        // of the first workspace, which is its read-only source
+  std::string ssh_agent;                                 // socket of the SSH agent to forward; "": none
 };
 
 inline constexpr std::int64_t kLeastMemoryMib = 512;
@@ -38,6 +39,9 @@ inline constexpr std::int64_t kLeastMemoryMib = 512;
 // read-only, none hides what the guest needs to run, and none holds or lies in `home` (sbx's own state: a guest that
 // can write there owns every other sandbox).
 Result<CreateRequest> parse_create_request(const nlohmann::json& body, const std::filesystem::path& home);
+
+// kInvalid unless `socket` is the absolute path of a unix socket.
+Result<void> check_ssh_agent(const std::string& socket);
 
 // Most memory that may be asked for: 75% of the host's, at least kLeastMemoryMib.
 std::int64_t most_memory_mib();

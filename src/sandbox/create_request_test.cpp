@@ -71,6 +71,7 @@ TEST(CreateRequest, ChecksWorkspaces) {
 TEST(CreateRequest, RefusesWhatIsOutOfRange) {
   for (const json& body : {json{{"cpus", 65}}, json{{"cpus", -1}}, json{{"cpus", "2"}}, json{{"memory_mib", 100}},
                            json{{"name", "a_b"}}, json{{"agent", "nobody"}}, json{{"env", {"NOVALUE"}}},
+                           json{{"ssh_agent", 1}}, json{{"ssh_agent", "agent.sock"}}, json{{"ssh_agent", "/dev/null"}},
                            json{{"labels", {{"a", 1}}}}, json{{"auto_stop_s", -1}}}) {
     EXPECT_FALSE(parse_create_request(body, "/nowhere")) << body;
   }

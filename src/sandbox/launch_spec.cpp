@@ -20,6 +20,7 @@ json identity_of(const store::Sandbox& sandbox, const GuestFacts& facts) {
           {"time_ns", now.tv_sec * 1'000'000'000LL + now.tv_nsec},
           {"environment", facts.environment},
           {"authorities", facts.authorities},
+          {"ssh_agent", facts.ssh_agent},
           {"sandbox_id", sandbox.id}};
 }
 
@@ -50,6 +51,7 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
           {"identity", identity_of(sandbox, facts)},
           {"jail_slot", facts.jail_slot},
           {"gateway_fd", facts.gateway_fd},
+          {"ssh_agent", facts.ssh_agent},
           {"workspaces", workspaces}};
 }
 

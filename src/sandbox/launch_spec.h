@@ -23,6 +23,7 @@ struct GuestFacts {
   std::vector<std::string> authorities;  // PEM, one certificate each
   int gateway_fd = -1;
   int jail_slot = -1;  // see store::SandboxStore::jail_slot(); -1: none
+  bool ssh_agent = false;
 };
 
 // `mode` is "clone", "resume" or "boot". The identity gets fresh entropy and the time of the call.

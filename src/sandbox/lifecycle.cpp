@@ -18,6 +18,7 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
       paths_(std::move(paths)),
       store_(database),
       port_store_(database),
+      ssh_agents_(database),
       policy_(database),
       policy_log_(database),
       pool_(4),
@@ -71,6 +72,7 @@ Result<void> Lifecycle::add_policy(const store::Sandbox& row, const CreateReques
 // The part of a creation that comes after its row.
 Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequest& request, Progress progress) {
   SBX_CO_CHECK(add_policy(row, request), "setting up the policy");
+  if (!request.ssh_agent.empty()) SBX_CO_CHECK(ssh_agents_.set(row.id, request.ssh_agent), "forwarding the SSH agent");
   SBX_CO_TRY(const auto ports, bind_ports(request.ports), "publishing its ports");
   std::vector<store::PublishedPort> stored;
   for (const auto& bound : ports) stored.push_back(bound.port);

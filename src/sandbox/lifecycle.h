@@ -28,6 +28,7 @@
 #include "sandbox/secrets.h"
 #include "store/paths.h"
 #include "store/sandbox_store.h"
+#include "store/ssh_agent_store.h"
 
 namespace sbx::sandbox {
 
@@ -92,6 +93,12 @@ class Lifecycle {
   // kUnavailable "not running" if it does not run.
   Result<std::shared_ptr<KeeperClient>> keeper_of(const std::string& name);
 
+  // The socket of the SSH agent that is forwarded to a sandbox, if one is.
+  Result<std::optional<std::string>> ssh_agent(const std::string& id);
+  // A client whose SSH agent listens on `socket` uses the sandbox: if one is forwarded there, it is this one from now
+  // on.
+  Result<void> follow_ssh_agent(const std::string& name, const std::string& socket);
+
   struct PortView {
     store::PublishedPort port;
     bool listening = false;
@@ -153,6 +160,7 @@ class Lifecycle {
   Awaitable<void> end_strangers(std::vector<store::Sandbox> rows);
   void mark_stopped(store::Sandbox row);
   Awaitable<bool> is_idle(store::Sandbox row);
+  Result<void> offer_ssh_agent(const store::Sandbox& row);
   Result<const CertificateAuthority*> authority();
   Awaitable<Result<GuestFacts>> guest_facts(store::Sandbox row);
   Awaitable<Result<std::string>> gateway_configuration(std::string id);
@@ -175,6 +183,7 @@ class Lifecycle {
   store::Paths paths_;
   store::SandboxStore store_;
   store::PortStore port_store_;
+  store::SshAgentStore ssh_agents_;
   policy::PolicyStore policy_;
   policy::PolicyLog policy_log_;
   boost::asio::thread_pool pool_;

@@ -28,6 +28,9 @@ Awaitable<Result<GuestFacts>> Lifecycle::guest_facts(store::Sandbox row) {
   auto sentinels = co_await secrets_.environment(row.id);
   // A keyring that is locked must not keep a sandbox from starting; its gateway is told once it can be.
   if (sentinels) facts.environment.insert(facts.environment.end(), sentinels->begin(), sentinels->end());
+  SBX_CO_TRY(const auto agent, ssh_agents_.of(row.id), "preparing the sandbox's environment");
+  facts.ssh_agent = agent.has_value();
+  if (agent) facts.environment.emplace_back("SSH_AUTH_SOCK=/run/ssh-agent.sock");  // guest/agent_relay.h
   facts.environment.insert(facts.environment.end(), row.env.begin(), row.env.end());
   facts.authorities.push_back(authority->root_certificate());
   for (auto& pem : host_authorities()) facts.authorities.push_back(std::move(pem));

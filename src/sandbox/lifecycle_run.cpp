@@ -45,6 +45,7 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   SBX_CO_CHECK(make_folders(folders.sandbox, 0700), "making the sandbox's folder");
   const fs::path log = folders.runtime / "keeper.log";
   SBX_CO_TRY(auto facts, co_await guest_facts(row), "starting the keeper");
+  SBX_CO_CHECK(offer_ssh_agent(row), "starting the keeper");
   SBX_CO_TRY(auto gateway, vm::listen_in(folders.runtime, "gateway.sock"), "starting the keeper");
   SBX_CO_TRY(const auto slot, store_.jail_slot(row.id, vm::kJailSlots), "starting the keeper");
   facts.jail_slot = static_cast<int>(slot);

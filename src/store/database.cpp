@@ -47,6 +47,9 @@ constexpr std::array kMigrations = {
     R"(CREATE TABLE jail_slots(
          slot INTEGER PRIMARY KEY,
          sandbox_id TEXT NOT NULL UNIQUE REFERENCES sandboxes(id) ON DELETE CASCADE) STRICT;)",
+    // SSH agents that are forwarded, by the path of their socket.
+    R"(CREATE TABLE ssh_agents(
+         sandbox_id TEXT PRIMARY KEY REFERENCES sandboxes(id) ON DELETE CASCADE, socket TEXT NOT NULL) STRICT;)",
 };
 
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "store/sandbox_store.h"
+#include "store/ssh_agent_store.h"
 
 namespace sbx::store {
 namespace {
@@ -48,6 +49,23 @@ TEST(Store, KeepsEveryFieldAcrossAReopen) {
   EXPECT_EQ(s.labels, example("", "").labels);
   EXPECT_TRUE(*store.find("id-1"));
   EXPECT_FALSE(*store.find("two"));
+}
+
+TEST(Store, AForwardedSshAgentIsKnownUntilItsSandboxIsGone) {
+  const auto folder = TemporaryFolder::make("store");
+  auto database = Database::open(folder->path() / "store.db");
+  ASSERT_TRUE(database);
+  SandboxStore store(*database);
+  SshAgentStore agents(*database);
+  EXPECT_FALSE(agents.set("id-1", "/a")) << "of no sandbox";
+  ASSERT_TRUE(store.insert(example("id-1", "one")));
+  EXPECT_FALSE(*agents.of("id-1"));
+  for (const std::string socket : {"/a", "/b"}) {
+    ASSERT_TRUE(agents.set("id-1", socket));
+    EXPECT_EQ(**agents.of("id-1"), socket);
+  }
+  ASSERT_TRUE(store.remove("id-1"));
+  EXPECT_FALSE(*agents.of("id-1"));
 }
 
 TEST(Store, RefusesASecondSandboxOfTheSameName) {

@@ -1,9 +1,10 @@
 // What a guest (or a server) may send to a gateway: ClientHello, HTTP/1 heads and chunks, compressed bodies, DNS
-// messages, first bytes.
+// messages, first bytes, messages for the SSH agent.
 // The first byte chooses.
 #include <cstddef>
 #include <cstdint>
 
+#include "gateway/agent_message.h"
 #include "gateway/base64.h"
 #include "gateway/chunked_decoder.h"
 #include "gateway/client_hello.h"
@@ -106,12 +107,41 @@ void decode(std::string_view bytes) {
   check(good[0] == good[1] && (!good[0] || bodies[0] == bodies[1]));
 }
 
+// Whole or byte by byte, the messages are the same; and what passes to the agent is one of two, whole.
+void agent(std::string_view bytes) {
+  std::string cut[2];
+  for (std::size_t which = 0; which < 2; ++which) {
+    AgentFrames frames;
+    const std::size_t step = which == 0 ? bytes.size() + 1 : 1;
+    bool good = true;
+    for (std::size_t at = 0; at < bytes.size() && good; at += step) {
+      frames.feed(bytes.substr(at, step));
+      for (;;) {
+        const auto message = frames.next();
+        good = message.has_value();
+        if (!good || !*message) break;
+        check(!(*message)->empty() && (*message)->size() <= kLongestAgentMessage);
+        cut[which] += std::to_string((*message)->size()) + **message;
+        const auto request = parse_agent_request(**message);
+        if (request.kind == AgentRequest::Kind::kIdentities) check((*message)->size() == 1 && **message == "\x0b");
+        if (request.kind == AgentRequest::Kind::kSign) {
+          check((*message)->front() == 13 && !request.key.empty());
+          check((*message)->size() >= 13 + request.key.size());
+        }
+        (void)is_sign_response(**message);
+        if (const auto keys = parse_identities_answer(**message)) check(keys->size() <= (*message)->size() / 8);
+      }
+    }
+  }
+  check(cut[0] == cut[1]);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 7) {
+  switch (data[0] % 8) {
     case 0:
       if (const auto hello = parse_client_hello(bytes)) check(hello->server_name.size() <= 255);
       break;
@@ -129,6 +159,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 5:
       decode(bytes);
+      break;
+    case 6:
+      agent(bytes);
       break;
     default:
       (void)classify(bytes);
