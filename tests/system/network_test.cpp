@@ -127,6 +127,44 @@ TEST(Network, WorksAfterStopAndStart) {
   EXPECT_EQ(sandbox.shell(fetch).out, "hello") << "after stop and start";
 }
 
+// The long form of what Credentials.LetDockerBuild... does by the way.
+TEST(Network, ContainersLeaveByTheGatewayTooAndTrustItUnderEitherRuntime) {
+  if (!full()) GTEST_SKIP() << "SBX_FULL=1 runs it: every docker command costs seconds under software emulation";
+  const Service service;
+  const Sandbox sandbox({"--allow-network", "localhost:" + service.port()});
+  const auto built = sandbox.shell(
+      "mkdir -p www && echo served > www/index.html && cp /bin/busybox . && "
+      "printf 'FROM scratch\\nCOPY busybox /bin/busybox\\nCOPY www /www\\nENTRYPOINT [\"/bin/busybox\"]\\n' "
+      "> Dockerfile && docker build -q -t box . && docker network create own && "
+      "docker run -d --name web --network own -p 8080:80 box httpd -f -p 80 -h /www");
+  ASSERT_EQ(built.status, 0) << built.err;
+
+  // Out: from the default bridge, from a network of the user's, and from the sandbox's own.
+  const std::string url = "http://host.docker.internal:" + service.port() + "/";
+  for (const std::string network : {"bridge", "own", "host"}) {
+    const auto fetched = sandbox.shell("docker run --rm --network " + network + " box wget -qO- " + url);
+    EXPECT_EQ(fetched.out, "hello") << network << fetched.err;
+  }
+  const auto denied = sandbox.shell("docker run --rm box wget -qO- http://denied.invalid/");  // by the default bridge
+  EXPECT_TRUE(holds(denied.err, "403")) << denied.out << denied.err;
+  const auto log = sbx({"policy", "log", sandbox.name(), "--json"});
+  EXPECT_TRUE(holds(log.out, "denied.invalid")) << log.out;
+  EXPECT_TRUE(holds(log.out, ":" + service.port())) << log.out;
+
+  // Not out: a container by its name, a published port by the sandbox's loopback.
+  EXPECT_EQ(sandbox.shell("docker run --rm --network own box wget -qO- http://web/").out, "served\n");
+  EXPECT_EQ(sandbox.shell("curl -sS -m 60 http://127.0.0.1:8080/").out, "served\n");
+  EXPECT_FALSE(holds(sbx({"policy", "log", sandbox.name(), "--json"}).out, "\"web"));
+
+  // An image without authorities is given the sandbox's, by crun and by runc.
+  const auto own = sandbox.shell("md5sum < /etc/ssl/certs/ca-certificates.crt; md5sum < /etc/sbx/extra-ca.pem").out;
+  for (const std::string runtime : {"crun", "runc"}) {
+    const auto given = sandbox.shell("docker run --rm --network none --runtime " + runtime +
+                                     " box sh -c 'md5sum < $SSL_CERT_FILE; md5sum < $NODE_EXTRA_CA_CERTS'");
+    EXPECT_EQ(given.out, own) << runtime << given.err;
+  }
+}
+
 TEST(Network, WhatGitIsToldToFetchBySshGoesOverHttps) {
   const Sandbox sandbox;
   for (const std::string url : {"git@github.com:owner/project.git", "ssh://git@github.com/owner/project.git"}) {
