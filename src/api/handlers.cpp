@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "api/changes_handlers.h"
 #include "api/views.h"
 #include "image/build.h"
 #include "sandbox/json_fields.h"
@@ -107,6 +108,7 @@ SBX_HANDLER(get_sandbox) {
   if (!row.env.empty()) view["env"] = row.env;
   SBX_CO_TRY(const auto agent, daemon.lifecycle.ssh_agent(row.id), "inspecting a sandbox");
   if (agent) view["ssh_agent"] = *agent;
+  view["protection"] = co_await protection_of(daemon, row);
   if (row.state == store::State::kRunning) {
     const json keeper = co_await daemon.lifecycle.status(row.id);
     if (keeper.is_object()) {

@@ -1,5 +1,6 @@
 #include "api/routes.h"
 
+#include "api/changes_handlers.h"
 #include "api/handlers.h"
 
 namespace sbx::api {
@@ -50,6 +51,7 @@ const std::vector<Route>& route_table() {
       {"POST", "/v1/sandboxes/{name}/mounts", Kind::kJson, add_mount},
       {"POST", "/v1/sandboxes/{name}/mounts/remove", Kind::kJson, remove_mount},
       {"GET", "/v1/sandboxes/{name}/attach", Kind::kAttach, nullptr},
+      {"GET", "/v1/sandboxes/{name}/changes", Kind::kJson, get_changes},
       {"GET", "/v1/sandboxes/{name}/execs", Kind::kJson, list_execs},
       {"POST", "/v1/sandboxes/{name}/execs", Kind::kJson, run_detached},
       {"GET", "/v1/execs/{id}/wait", Kind::kWait, nullptr},

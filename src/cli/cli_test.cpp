@@ -20,6 +20,17 @@ TEST(Memory, ReadsBinaryUnits) {
   for (const char* bad : {"", "g", "-1g", "1x", "1.5g", "99999999999999999999"}) EXPECT_FALSE(parse_memory(bad)) << bad;
 }
 
+TEST(Visible, LeavesNothingThatATerminalWouldObey) {
+  EXPECT_EQ(visible("plain \u201cquoted\u201d \u00fc"), "plain \u201cquoted\u201d \u00fc");
+  EXPECT_EQ(visible("a\x1b[31m\r\n\x7f"), "a\\x1b[31m\\x0d\\x0a\\x7f");
+  EXPECT_EQ(visible("a\n\tb", "\n\t"), "a\n\tb");
+  EXPECT_EQ(visible("\xc2\x9b"
+                    "0m"),
+            "\\xc2\\x9b0m");
+  EXPECT_EQ(visible("\x9b\xff\xe2\x80"), "\\x9b\\xff\\xe2\\x80");
+  EXPECT_EQ(visible("a\u202eb\u2066"), "a\\xe2\\x80\\xaeb\\xe2\\x81\\xa6");
+}
+
 TEST(SplitCommand, LeavesTheCommandVerbatim) {
   const auto [ours, theirs] = split_command({"sbx", "exec", "-it", "-u", "root", "box", "ls", "-l", "", "--", "-u"});
   EXPECT_EQ(ours, (Words{"sbx", "exec", "-it", "-u", "root", "box"}));

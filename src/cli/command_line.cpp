@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 
+#include "cli/changes_command.h"
 #include "cli/clone_remote.h"
 #include "cli/command_groups.h"
 #include "cli/units.h"
@@ -39,6 +40,12 @@ void add_create_options(CLI::App* command, CreateOptions& o) {
       ->allow_extra_args(false);
   command->add_option("--profile", o.profiles, "named set of network rules (sbx policy profile)")
       ->allow_extra_args(false);
+  command
+      ->add_option("--protect", o.protect, "paths whose changes are reported, beside the default ones (!PATTERN: not)")
+      ->allow_extra_args(false);
+  command->add_option("--hide", o.hide, "paths that the sandbox does not see, such as .env")->allow_extra_args(false);
+  command->add_option("--protect-mode", o.protect_mode, "report (default), or deny: refuse changes of protected paths")
+      ->check(CLI::IsMember({"report", "deny"}));
   command->add_option("-p,--publish", o.ports, "port to publish: [[HOST_IP:]HOST_PORT:]SANDBOX_PORT[/PROTOCOL]")
       ->allow_extra_args(false);
   command->add_flag("--ssh-agent", o.ssh_agent, "forward your SSH agent ($SSH_AUTH_SOCK): it lists keys and signs");
@@ -108,6 +115,13 @@ CommandLine parse_command_line(const std::vector<std::string>& all) {
   list_command->add_flag("-q,--quiet", l->quiet, "names only");
   list_command->add_option("--filter", l->filters, "label=KEY[=VALUE]")->allow_extra_args(false);
   on(list_command, [l](const ApiClient& client) { return list(client, *l); });
+
+  auto ch = std::make_shared<ChangesOptions>();
+  auto* changes_command = app.add_subcommand("changes", "what a sandbox has changed in its workspaces");
+  changes_command->add_option("SANDBOX", ch->name)->required();
+  changes_command->add_flag("--json", ch->json, "as JSON");
+  changes_command->add_flag("--diff", ch->diff, "with the differences");
+  on(changes_command, [ch](const ApiClient& client) { return changes(client, *ch); });
 
   auto name = std::make_shared<std::string>();
   auto names = std::make_shared<std::vector<std::string>>();

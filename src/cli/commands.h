@@ -17,6 +17,8 @@ struct CreateOptions {
   long cpus = 0;
   std::vector<std::string> env, env_files, labels;
   std::vector<std::string> allow_network, deny_network, profiles, ports;
+  std::vector<std::string> protect, hide;
+  std::string protect_mode;
   bool quiet = false, clone = false, ssh_agent = false;
 };
 struct RunOptions {

@@ -159,7 +159,8 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
           std::pair{"--auto-stop", !create.auto_stop.empty()},
           std::pair{"--allow-network", !create.allow_network.empty()},
           std::pair{"--deny-network", !create.deny_network.empty()}, std::pair{"--profile", !create.profiles.empty()},
-          std::pair{"--ssh-agent", create.ssh_agent}}) {
+          std::pair{"--ssh-agent", create.ssh_agent}, std::pair{"--protect", !create.protect.empty()},
+          std::pair{"--protect-mode", !create.protect_mode.empty()}, std::pair{"--hide", !create.hide.empty()}}) {
       if (given) return fail(ErrorCode::kInvalid, std::string(flag) + " can only be used when creating a new sandbox");
     }
     if (create.clone && !sandbox.contains("clone")) {

@@ -75,6 +75,9 @@ Result<json> create_sandbox(const ApiClient& client, const CreateOptions& option
     if (!body.contains("ssh_agent"))
       return fail(ErrorCode::kInvalid, "--ssh-agent: SSH_AUTH_SOCK names no agent; start one (eval \"$(ssh-agent)\")");
   }
+  if (!options.protect.empty()) body["protect"] = options.protect;
+  if (!options.hide.empty()) body["hide"] = options.hide;
+  if (!options.protect_mode.empty()) body["protect_mode"] = options.protect_mode;
   SBX_CHECK(choose_policy_once(client), "choosing a policy");
   body["labels"] = json::object();
   for (const auto& label : options.labels) {

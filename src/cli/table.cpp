@@ -4,6 +4,44 @@
 #include <cstdio>
 
 namespace sbx::cli {
+namespace {
+
+// The length of the character in UTF-8 that `text` begins with; 0 if it is none, or a control character.
+std::size_t printable(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return byte(0) >= 0x20 && byte(0) != 0x7f ? 1 : 0;
+  const std::size_t length = byte(0) >= 0xf0 ? 4 : byte(0) >= 0xe0 ? 3 : 2;
+  if (byte(0) < 0xc2 || byte(0) > 0xf4 || text.size() < length) return 0;
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0U) != 0x80) return 0;
+  }
+  if (byte(0) == 0xc2 && byte(1) < 0xa0) return 0;  // C1
+  // Marks that make a terminal show text in another order than it has.
+  const bool mark = (byte(0) == 0xe2 && byte(1) == 0x80 &&
+                     (byte(2) >= 0xaa ? byte(2) <= 0xae : byte(2) >= 0x8e && byte(2) <= 0x8f)) ||
+                    (byte(0) == 0xe2 && byte(1) == 0x81 && byte(2) >= 0xa6 && byte(2) <= 0xa9);
+  return mark ? 0 : length;
+}
+
+}  // namespace
+
+std::string visible(std::string_view text, std::string_view kept) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string shown;
+  while (!text.empty()) {
+    std::size_t length = printable(text);
+    if (length == 0 && kept.find(text.front()) != std::string_view::npos) length = 1;
+    if (length == 0) {
+      const auto byte = static_cast<unsigned char>(text.front());
+      shown += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+      length = 1;
+    } else {
+      shown += text.substr(0, length);
+    }
+    text.remove_prefix(length);
+  }
+  return shown;
+}
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> widths;

@@ -16,14 +16,21 @@ std::string place_in_jail(const Workspace& workspace) {
   return std::string(kWorkspacesInJail) + "/" + std::to_string(workspace.index);
 }
 
-Command files_server_command(const std::vector<Workspace>& workspaces, const fs::path& program, int port_fd,
-                             int control_fd) {
+Command files_server_command(const LaunchSpec& spec, const fs::path& program, const FilesServerFds& fds) {
   vm::JailSpec jail;
   jail.proc = true;  // files are opened for I/O through /proc/self/fd
   jail.binds.push_back({program, "/sbx-files", vm::BindMode::kReadOnly});
-  jail.argv = {"/sbx-files",    "--port-fd",      std::to_string(port_fd), "--control-fd", std::to_string(control_fd),
-               "--late-folder", kWorkspacesInJail};
-  for (const auto& workspace : workspaces) {
+  jail.argv = {"/sbx-files", "--late-folder", kWorkspacesInJail};
+  for (const auto& [option, fd] : {std::pair{"--port-fd", fds.port},
+                                   {"--control-fd", fds.control},
+                                   {"--journal-fd", fds.journal},
+                                   {"--before-fd", fds.before}}) {
+    jail.argv.insert(jail.argv.end(), {option, std::to_string(fd)});
+  }
+  for (const auto& pattern : spec.protection.protect) jail.argv.push_back("--protect=" + pattern);
+  for (const auto& pattern : spec.protection.hide) jail.argv.push_back("--hide=" + pattern);
+  if (spec.protection.deny) jail.argv.emplace_back("--deny");
+  for (const auto& workspace : spec.workspaces) {
     const std::string target = place_in_jail(workspace);
     jail.binds.push_back(
         {workspace.source, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
@@ -31,7 +38,7 @@ Command files_server_command(const std::vector<Workspace>& workspaces, const fs:
                                                           (workspace.readonly ? ":ro" : "")});
   }
   auto command = vm::jailed(jail);
-  command.keep_fd(port_fd).keep_fd(control_fd);
+  for (const int fd : {fds.port, fds.control, fds.journal, fds.before}) command.keep_fd(fd);
   return command;
 }
 
@@ -43,7 +50,10 @@ Result<Subprocess> start_files_server(const LaunchSpec& spec, UniqueFd& control)
   control.reset(ends[0]);
   const UniqueFd theirs(ends[1]);
   auto log = SBX_TRY(open_file(spec.runtime_folder / "files.log", O_CREAT | O_WRONLY | O_APPEND), "starting sbx-files");
-  return files_server_command(spec.workspaces, program, port.get(), theirs.get()).stderr_to(log.get()).start();
+  const auto journal = SBX_TRY(open_file(spec.journal(), O_RDWR | O_CREAT), "opening the list of changes");
+  const auto before = SBX_TRY(open_file(spec.journal_before(), O_RDWR | O_CREAT), "opening the list of changes");
+  const FilesServerFds fds{port.get(), theirs.get(), journal.get(), before.get()};
+  return files_server_command(spec, program, fds).stderr_to(log.get()).start();
 }
 
 Result<fs::path> sibling_program(std::string_view name) {

@@ -12,15 +12,20 @@
 
 namespace sbx::keeper {
 
-// The jail's command for these workspaces; `port_fd` is the connected files port, `control_fd` the server's end of a
-// socket pair (FilesBarrier has the other). Data only: unit-testable.
+struct FilesServerFds {
+  int port = -1;     // the connected files port
+  int control = -1;  // the server's end of a socket pair (FilesBarrier has the other)
+  int journal = -1;  // files that the server writes down changes in
+  int before = -1;
+};
+
+// The jail's command for the spec's workspaces and protection. Data only: unit-testable.
 // Each workspace is bound at /tmp/INDEX (nosuid, nodev, read-only where it is), and nothing else of the host but /usr
 // and the program itself is there. The program keeps the caller's uid, since it writes the caller's files, but no
 // capability.
 inline constexpr const char* kWorkspacesInJail = "/tmp";  // there also while it holds none: more may come later
 std::string place_in_jail(const Workspace& workspace);
-Command files_server_command(const std::vector<Workspace>& workspaces, const std::filesystem::path& program,
-                             int port_fd, int control_fd);
+Command files_server_command(const LaunchSpec& spec, const std::filesystem::path& program, const FilesServerFds& fds);
 
 // Connects to the files port and starts the server on it; `control` becomes our end of its control socket. It dies with
 // the calling thread.

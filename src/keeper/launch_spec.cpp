@@ -31,6 +31,11 @@ LaunchSpec read_members(const json& document) {
   spec.jail_slot = document.value("jail_slot", -1);
   spec.gateway_fd = document.value("gateway_fd", -1);
   spec.ssh_agent = document.value("ssh_agent", false);
+  if (const auto protection = document.find("protection"); protection != document.end()) {
+    spec.protection.protect = protection->value("protect", std::vector<std::string>());
+    spec.protection.hide = protection->value("hide", std::vector<std::string>());
+    spec.protection.deny = protection->value("deny", false);
+  }
   spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }

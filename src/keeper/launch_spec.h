@@ -24,6 +24,13 @@ struct Workspace {
   std::string source = {};  // absolute, on the host; known to the supervisor alone
 };
 
+// What sbx-files is to tell of, refuse and hide: patterns (files/patterns.h).
+struct Protection {
+  std::vector<std::string> protect;
+  std::vector<std::string> hide;
+  bool deny = false;
+};
+
 struct LaunchSpec {
   LaunchMode mode = LaunchMode::kClone;
   std::string sandbox_id;
@@ -41,6 +48,7 @@ struct LaunchSpec {
   int jail_slot = -1;      // see vm::jail_uid; -1: none
   int gateway_fd = -1;     // inherited listening socket for sbx-gateway; -1: no gateway
   bool ssh_agent = false;  // the gateway may be connected to ssh_agent_socket()
+  Protection protection;
 
   // The uid of one of its jails; nullopt when we are not root.
   std::optional<unsigned> jail_uid(vm::JailRole role) const;
@@ -48,6 +56,9 @@ struct LaunchSpec {
   // A symbolic link to the socket of the user's SSH agent; sbxd sets it anew when that one has moved.
   std::filesystem::path ssh_agent_socket() const { return runtime_folder / "ssh-agent"; }
   std::filesystem::path memory_image() const { return sandbox_folder / "memory.img"; }
+  // What sbx-files writes down (files/journal.h); read by sandbox/changes.h.
+  std::filesystem::path journal() const { return sandbox_folder / "changes"; }
+  std::filesystem::path journal_before() const { return sandbox_folder / "changes.before"; }
   std::filesystem::path initramfs() const { return template_folder / "initramfs"; }
   std::filesystem::path kernel() const { return image_folder / "vmlinux"; }
   std::filesystem::path root_image() const { return image_folder / "root.ext4"; }

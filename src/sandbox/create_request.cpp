@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "files/patterns.h"
 #include "policy/policy_store.h"
 #include "sandbox/agents.h"
 #include "sandbox/json_fields.h"
@@ -44,6 +45,28 @@ Result<void> check_rule(const char* decision, const std::vector<std::string>& re
   return {};
 }
 
+// `others`: the patterns that are there beside these.
+Result<std::vector<std::string>> patterns(const json& body, const char* key, std::vector<std::string> others) {
+  auto list = SBX_TRY(text_list(body, key), std::string("reading ") + key);
+  // They are on a command line of sbx-files.
+  if (list.size() > 100) return fail(ErrorCode::kInvalid, std::string(key) + " takes at most 100 patterns");
+  others.insert(others.end(), list.begin(), list.end());
+  SBX_TRY(files::Patterns::parse(others), std::string("reading ") + key);
+  return list;
+}
+
+Result<store::Protection> protection(const json& body) {
+  store::Protection result;
+  result.protect = SBX_TRY(patterns(body, "protect", files::default_protected()), "reading what to protect");
+  result.hide = SBX_TRY(patterns(body, "hide", {}), "reading what to hide");
+  const auto found = body.find("protect_mode");
+  if (found == body.end() || found->is_null() || *found == "report") return result;
+  if (*found != "deny")
+    return fail(ErrorCode::kInvalid, "protect_mode must be \"report\" or \"deny\", not " + found->dump());
+  result.deny = true;
+  return result;
+}
+
 Result<std::string> text(const json& body, const char* key) {
   const auto found = body.find(key);
   if (found == body.end() || found->is_null()) return std::string();
@@ -70,7 +93,8 @@ Result<void> check_ssh_agent(const std::string& socket) {
 Result<CreateRequest> parse_create_request(const json& body, const fs::path& home) {
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "the request must be a JSON object");
   SBX_CHECK(only_members(body, {"agent", "name", "image", "workspaces", "cpus", "memory_mib", "auto_stop_s", "env",
-                                "allow_network", "deny_network", "profiles", "labels", "ports", "clone", "ssh_agent"}),
+                                "allow_network", "deny_network", "profiles", "labels", "ports", "clone", "ssh_agent",
+                                "protect", "protect_mode", "hide"}),
             "reading the request");
   CreateRequest request;
   request.agent = SBX_TRY(text(body, "agent"), "reading agent");
@@ -124,6 +148,7 @@ Result<CreateRequest> parse_create_request(const json& body, const fs::path& hom
     request.ssh_agent = agent->get<std::string>();
     SBX_CHECK(check_ssh_agent(request.ssh_agent), "reading ssh_agent");
   }
+  request.protection = SBX_TRY(protection(body), "reading the protection");
   SBX_CHECK(check_rule("allow", request.allow_network), "reading allow_network");
   SBX_CHECK(check_rule("deny", request.deny_network), "reading deny_network");
   if (const auto labels = body.find("labels"); labels != body.end() && !labels->is_null()) {

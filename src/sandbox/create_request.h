@@ -31,6 +31,7 @@ struct CreateRequest {
   std::vector<PortSpec> ports;                           // to be published
   std::optional<ClonePlan> clone;                        // of the first workspace, which is its read-only source
   std::string ssh_agent;                                 // socket of the SSH agent to forward; "": none
+  store::Protection protection;
 };
 
 inline constexpr std::int64_t kLeastMemoryMib = 512;

@@ -77,6 +77,28 @@ TEST(CreateRequest, RefusesWhatIsOutOfRange) {
   }
 }
 
+TEST(CreateRequest, ChecksPatternsOfPaths) {
+  const json body = {{"protect", {"Makefile", "!.idea"}}, {"hide", {".env"}}, {"protect_mode", "deny"}};
+  const auto request = parse_create_request(body, "/nowhere");
+  ASSERT_TRUE(request) << request.error().describe();
+  EXPECT_EQ(request->protection, (store::Protection{{"Makefile", "!.idea"}, {".env"}, true}));
+  EXPECT_EQ(parse_create_request({{"protect_mode", "report"}}, "/nowhere")->protection, store::Protection());
+  const std::vector<std::pair<json, std::string>> refused = {
+      {{{"hide", {"../x"}}}, "\"../x\" is not a pattern"},
+      {{{"hide", {""}}}, "is not a pattern"},
+      {{{"hide", ".env"}}, "hide"},
+      {{{"protect", {"!.idea/x"}}}, "takes out nothing"},
+      {{{"hide", {"!.idea"}}}, "takes out nothing"},
+      {{{"protect", std::vector<std::string>(101, "a")}}, "at most 100"},
+      {{{"protect_mode", "maybe"}}, "must be \"report\" or \"deny\", not \"maybe\""},
+      {{{"protect_mode", true}}, "must be \"report\" or \"deny\", not true"}};
+  for (const auto& [wrong, why] : refused) {
+    const auto answer = parse_create_request(wrong, "/nowhere");
+    ASSERT_FALSE(answer) << wrong;
+    EXPECT_NE(answer.error().describe().find(why), std::string::npos) << answer.error().describe();
+  }
+}
+
 TEST(Agents, ReplaceOrExtendTheirArguments) {
   const Agent* claude = find_agent("claude");
   ASSERT_NE(claude, nullptr);

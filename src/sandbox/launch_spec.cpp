@@ -38,6 +38,8 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
                  const GuestFacts& facts) {
   json workspaces = json::array();
   for (const auto& workspace : sandbox.workspaces) workspaces.push_back(mount_of(workspace));
+  const json protection = {
+      {"protect", sandbox.protection.protect}, {"hide", sandbox.protection.hide}, {"deny", sandbox.protection.deny}};
   return {{"sandbox_id", sandbox.id},
           {"name", sandbox.name},
           {"mode", mode},
@@ -52,6 +54,7 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
           {"jail_slot", facts.jail_slot},
           {"gateway_fd", facts.gateway_fd},
           {"ssh_agent", facts.ssh_agent},
+          {"protection", protection},
           {"workspaces", workspaces}};
 }
 

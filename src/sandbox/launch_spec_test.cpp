@@ -16,6 +16,7 @@ TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
   sandbox.machine_id = random_hex(32);
   sandbox.workspaces = {{"/work", false, false}, {"/notes", true, true, "/home/user/notes", false, 1}};
   sandbox.env = {"A=1"};
+  sandbox.protection = {{"p"}, {"h"}, true};
   const auto spec = launch_spec(sandbox, "clone", {"/run/x", "/s/x", "/t/x", "/i/x"}, {{"A=1"}, {"PEM"}, 9, 3, true});
   for (const char* key : {"sandbox_id", "name", "mode", "runtime_folder", "sandbox_folder", "template_folder",
                           "image_folder", "cpus", "memory_mib", "accelerator", "identity", "workspaces"}) {
@@ -30,6 +31,7 @@ TEST(LaunchSpec, HoldsWhatTheProtocolNames) {
   EXPECT_EQ(spec["gateway_fd"], 9);
   EXPECT_EQ(spec["ssh_agent"], true);
   EXPECT_EQ(spec["identity"]["ssh_agent"], true);
+  EXPECT_EQ(spec["protection"], (nlohmann::json{{"protect", {"p"}}, {"hide", {"h"}}, {"deny", true}}));
   EXPECT_EQ(spec["identity"]["entropy"].get<std::string>().size(), 344U);
 }
 

@@ -103,6 +103,7 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
   row.memory_mib = request.memory_mib;
   row.env = std::move(request.env);
   row.labels = std::move(request.labels);
+  row.protection = std::move(request.protection);
   row.auto_stop_s = request.auto_stop_s;
   row.machine_id = random_hex(32);
   row.created_at = row.last_used_at = store::now_ms();

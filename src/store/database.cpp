@@ -50,6 +50,7 @@ constexpr std::array kMigrations = {
     // SSH agents that are forwarded, by the path of their socket.
     R"(CREATE TABLE ssh_agents(
          sandbox_id TEXT PRIMARY KEY REFERENCES sandboxes(id) ON DELETE CASCADE, socket TEXT NOT NULL) STRICT;)",
+    "ALTER TABLE sandboxes ADD COLUMN protection TEXT NOT NULL DEFAULT '{}';",
 };
 
 std::unexpected<Error> fail_sqlite(sqlite3* handle, std::string_view what) {

@@ -12,7 +12,8 @@ using nlohmann::json;
 
 constexpr std::string_view kColumns =
     "id, name, agent, state, reason, workspaces, cpus, memory_mib, env, labels, auto_stop_s, template_id, image_id, "
-    "machine_id, accelerator, keeper_pid, keeper_start, created_at, last_used_at, started_at, stopped_at";
+    "machine_id, accelerator, keeper_pid, keeper_start, created_at, last_used_at, started_at, stopped_at, "
+    "protection";
 
 State state_from(std::string_view word) {
   if (word == "running") return State::kRunning;
@@ -72,7 +73,8 @@ std::vector<Value> values_of(const Sandbox& s) {
           s.created_at,
           s.last_used_at,
           s.started_at,
-          s.stopped_at};
+          s.stopped_at,
+          json{{"protect", s.protection.protect}, {"hide", s.protection.hide}, {"deny", s.protection.deny}}.dump()};
 }
 
 Sandbox sandbox_from(const Row& row) {
@@ -98,6 +100,11 @@ Sandbox sandbox_from(const Row& row) {
   s.last_used_at = row.integer(18);
   s.started_at = row.integer(19);
   s.stopped_at = row.integer(20);
+  if (const json protection = json::parse(row.text(21), nullptr, false); protection.is_object()) {
+    s.protection.protect = protection.value("protect", std::vector<std::string>());
+    s.protection.hide = protection.value("hide", std::vector<std::string>());
+    s.protection.deny = protection.value("deny", false);
+  }
   return s;
 }
 
@@ -119,7 +126,7 @@ std::string_view to_string(State state) {
 
 Result<void> SandboxStore::insert(const Sandbox& sandbox) {
   const std::string sql =
-      "INSERT INTO sandboxes(" + std::string(kColumns) + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+      "INSERT INTO sandboxes(" + std::string(kColumns) + ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   auto done = database_.run(sql, values_of(sandbox));
   if (!done && done.error().code == ErrorCode::kConflict) {
     return fail(ErrorCode::kConflict, "sandbox \"" + sandbox.name + "\" already exists");
@@ -129,7 +136,7 @@ Result<void> SandboxStore::insert(const Sandbox& sandbox) {
 
 Result<void> SandboxStore::update(const Sandbox& sandbox) {
   const std::string sql = "UPDATE sandboxes SET (" + std::string(kColumns) +
-                          ") = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE id = ?1";
+                          ") = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE id = ?1";
   SBX_CHECK(database_.run(sql, values_of(sandbox)), "updating sandbox " + sandbox.name);
   if (database_.changes() == 0) return fail(ErrorCode::kNotFound, "sandbox '" + sandbox.name + "' not found");
   return {};

@@ -24,6 +24,14 @@ struct Workspace {
   bool operator==(const Workspace&) const = default;
 };
 
+// Of the host from what the guest does in the workspaces (files/guard.h).
+struct Protection {
+  std::vector<std::string> protect;  // beside the defaults
+  std::vector<std::string> hide;
+  bool deny = false;
+  bool operator==(const Protection&) const = default;
+};
+
 // creating: a row without a usable sandbox yet; removing: its files may be half gone.
 enum class State { kCreating, kRunning, kStopped, kRemoving };
 std::string_view to_string(State state);
@@ -45,6 +53,7 @@ struct Sandbox {
   std::int64_t auto_stop_s = 30;  // 0: never
   std::string template_id;
   std::string image_id;
+  Protection protection;
   std::string machine_id;  // 32 hex digits
   std::string accelerator;
   std::int64_t keeper_pid = 0;

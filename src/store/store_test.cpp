@@ -17,6 +17,7 @@ Sandbox example(const std::string& id, const std::string& name) {
   s.workspaces = {{"/work", false, false}, {"/notes.txt", true, true}};
   s.env = {"A=1", "B=two words"};
   s.labels = {{"role", "db"}};
+  s.protection = {{"Makefile"}, {".env", "a b"}, true};
   s.created_at = 5;
   return s;
 }
@@ -47,6 +48,7 @@ TEST(Store, KeepsEveryFieldAcrossAReopen) {
   EXPECT_EQ(s.workspaces, example("", "").workspaces);
   EXPECT_EQ(s.env, example("", "").env);
   EXPECT_EQ(s.labels, example("", "").labels);
+  EXPECT_EQ(s.protection, example("", "").protection);
   EXPECT_TRUE(*store.find("id-1"));
   EXPECT_FALSE(*store.find("two"));
 }
