@@ -74,6 +74,14 @@ TEST_F(CloneSourceTest, BelievesNoPointerThatIsNotReturned) {
   EXPECT_THAT(refusal("d"), HasSubstr("does not say that"));
 }
 
+TEST_F(CloneSourceTest, NeitherWaitsNorReadsWithoutEnd) {
+  run("git init -q lib; mkdir fifo long; mkfifo lib/.git/commondir; echo gitdir: ../lib/.git >fifo/.git;"
+      "{ printf 'gitdir: '; head -c 1000000 /dev/zero | tr '\\0' x; } >long/.git; mkdir device; mkfifo device/.git");
+  EXPECT_THAT(refusal("fifo"), HasSubstr("not a regular file"));
+  EXPECT_THAT(refusal("long"), HasSubstr("where there is no repository"));
+  EXPECT_THAT(refusal("device"), HasSubstr("not a Git repository"));
+}
+
 TEST_F(CloneSourceTest, SaysWhatIsInTheWay) {
   run("mkdir none; git init -q --bare bare; git init -q lib; git -C lib commit -q --allow-empty -m l;"
       "git clone -q --shared lib borrower; git init -q --separate-git-dir elsewhere separate; mkdir gone;"

@@ -85,9 +85,15 @@ Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequ
   row.cpus = choice.cpus;
   row.memory_mib = choice.memory_mib;
   SBX_CO_CHECK(store_.update(row), "storing the sandbox");
-  SBX_CO_CHECK(co_await launch(row, "clone"), "starting the sandbox");
+  // Without its clone it is half made still, also to a daemon that finds it so.
+  const auto then = request.clone ? store::State::kCreating : store::State::kRunning;
+  SBX_CO_CHECK(co_await launch(row, "clone", then), "starting the sandbox");
   SBX_CO_CHECK(co_await serve_ports(row.id, ports), "publishing its ports");
-  if (request.clone) SBX_CO_CHECK(co_await make_clone(row.id, *request.clone, progress), "cloning the repository");
+  if (request.clone) {
+    SBX_CO_CHECK(co_await make_clone(row.id, *request.clone, progress), "cloning the repository");
+    row.state = store::State::kRunning;
+    SBX_CO_CHECK(store_.update(row), "storing the sandbox");
+  }
   co_return Result<void>{};
 }
 

@@ -147,7 +147,8 @@ class Lifecycle {
   Awaitable<Result<void>> tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed,
                                       bool force);
   Awaitable<Result<bool>> start_locked(store::Sandbox row, StartOptions options, Progress progress);
-  Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode);
+  // `then`: the row's state once it is up.
+  Awaitable<Result<void>> launch(store::Sandbox& row, std::string mode, store::State then = store::State::kRunning);
   Awaitable<Result<void>> stop_locked(store::Sandbox row);
   // How a keeper is ended: kept if possible (memory, else clean), its VM killed, or the process killed at once.
   enum class Ending { kKeep, kKillMachine, kAtOnce };

@@ -33,7 +33,7 @@ void start_in_clone(const store::Sandbox& row, nlohmann::json& head) {
 
 }  // namespace
 
-Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode) {
+Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode, store::State then) {
   LaunchFolders folders;
   folders.runtime = paths_.runtime(row.id);
   folders.sandbox = paths_.sandbox(row.id);
@@ -74,7 +74,7 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode)
   }
   // What it resumed from is history: the disk has moved on.
   if (mode == "resume") fs::remove(folders.sandbox / "memory.img", error);
-  row.state = store::State::kRunning;
+  row.state = then;
   row.reason.clear();
   row.started_at = row.last_used_at = store::now_ms();
   row.stopped_at = 0;

@@ -1,8 +1,11 @@
 // Clone mode with real repositories: what comes into the sandbox, and what comes back.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "instance.h"
+#include "processes.h"
 
 namespace sbx::test {
 namespace {
@@ -39,8 +42,8 @@ class CloneMode : public ::testing::Test {
                      const std::vector<std::string>& more = {}) {
     static int next = 0;
     const std::string name = "c" + std::to_string(::getpid()) + "-" + std::to_string(next++);
-    std::vector<std::string> arguments = {"create", "--clone", "--name",
-                                          name,     "shell",   (top() / path).string() + place};
+    std::vector<std::string> arguments = {"create", "--clone", "--auto-stop", "off",
+                                          "--name", name,      "shell",       (top() / path).string() + place};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const auto outcome = user_sbx(arguments);
     EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
@@ -138,6 +141,27 @@ TEST_F(CloneMode, TakesLinkedWorktreesAndSubmodules) {
   EXPECT_EQ(
       on_host("cd repo/mod; git fetch -q sandbox-" + module + "; git log -1 --format=%s sandbox-" + module + "/fix"),
       "fix\n");
+}
+
+TEST_F(CloneMode, ACreationThatIsKilledIsWholeOrLeavesNothing) {
+  on_host("cd repo; head -c 20000000 /dev/urandom >data; git add data; git commit -qm data");
+  const std::string name = "k" + std::to_string(::getpid());
+  made_.push_back(name);
+  auto said = open_file(top() / "said", O_CREAT | O_RDWR).value();
+  auto child = Command(command_line({"create", "--clone", "--auto-stop", "off", "--name", name, "shell",
+                                     (top() / "repo").string()}))
+                   .stdout_to(said.get())
+                   .stderr_to(said.get())
+                   .start()
+                   .value();
+  const auto says = [&] { return read_file(top() / "said").value_or(""); };
+  ASSERT_TRUE(eventually([&] { return says().find("Cloning into") != std::string::npos; })) << says();
+  ASSERT_TRUE(kill_now(daemon_pid()));
+  EXPECT_TRUE(child.wait().has_value());
+  const auto left = sbx({"ls", "-q"}).out;
+  if (left.find(name) != std::string::npos) {
+    EXPECT_EQ(in(name, "git status --short"), "");
+  }
 }
 
 TEST_F(CloneMode, RefusesWhatItCannotClone) {

@@ -29,7 +29,7 @@ class LateMount : public ::testing::Test {
 };
 
 TEST_F(LateMount, ComesAndGoesBesideWhatIsInUse) {
-  Sandbox sandbox;
+  Sandbox sandbox({"--auto-stop", "off"});
   // Holds a folder of the first workspace and writes to it all along.
   sandbox.background("mkdir held; cd held; exec 3>open; while sleep 0.2; do echo x >&3 || exit; touch alive; done");
   expect_ok(sbx({"mount", sandbox.name(), source() + ":/opt/late"}));
@@ -67,7 +67,7 @@ TEST_F(LateMount, ComesAndGoesBesideWhatIsInUse) {
 }
 
 TEST_F(LateMount, StaysWhateverEnds) {
-  Sandbox sandbox;
+  Sandbox sandbox({"--auto-stop", "off"});
   expect_ok(sbx({"mount", sandbox.name(), source() + ":/opt/late:ro"}));
   expect_ok(sbx({"mount", sandbox.name(), other_.path().string() + ":/opt/other"}));
   const auto both = [&] {
@@ -109,7 +109,7 @@ TEST_F(LateMount, IsTheFirstOfASandboxWithout) {
 }
 
 TEST_F(LateMount, LeavesThePrimaryWorkspaceWhereItIs) {
-  Sandbox sandbox;
+  Sandbox sandbox({"--auto-stop", "off"});
   fails({"umount", "--force", sandbox.name(), sandbox.workspace().string()}, "is the primary workspace");
   EXPECT_EQ(sandbox.shell("pwd").out, sandbox.workspace().string() + "\n");
 }
