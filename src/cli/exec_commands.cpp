@@ -83,7 +83,8 @@ json created_with(const json& entry) {
   return mounts;
 }
 
-// The sandbox that `run` re-attaches to: the one named, else the one of this agent and these workspaces. null if none.
+// The sandbox that `run` re-attaches to: the one named, else the one of this agent and these workspaces (with a clone
+// of the first or without, rather as asked for). null if none.
 Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options) {
   const json answer = SBX_TRY(client.call("GET", "/v1/sandboxes"), "listing the sandboxes");
   const auto& create = options.create;
@@ -95,13 +96,15 @@ Result<json> existing_sandbox(const ApiClient& client, const RunOptions& options
     const auto repository = SBX_TRY(host_repository(argument.source), "looking for the repository");
     wanted[0] = {repository.root, argument.target == argument.source ? repository.root : argument.target};
   }
+  json other;
   for (const auto& entry : answer.value("sandboxes", json::array())) {
     if (!create.name.empty() ? entry.value("name", "") == create.name
-                             : entry.value("agent", "") == create.agent && created_with(entry) == wanted &&
-                                   entry.contains("clone") == create.clone)
-      return entry;
+                             : entry.value("agent", "") == create.agent && created_with(entry) == wanted) {
+      if (entry.contains("clone") == create.clone) return entry;
+      if (other.is_null()) other = entry;
+    }
   }
-  return json();
+  return other;
 }
 
 }  // namespace

@@ -110,6 +110,9 @@ TEST_F(CloneMode, CommitsComeBackThroughARemote) {
   on_host("cd repo; git commit -qam 'on the host'");
   EXPECT_EQ(in(name, "git fetch -q host; git log -1 --format=%s host/main"), "on the host\n");
 
+  // `run` finds it again, from anywhere in the repository.
+  const auto again = user_sbx({"run", "-d", "--clone", "shell", (top() / "repo/mod/..").string()});
+  EXPECT_EQ(again.out, sbx_json({"inspect", name, "--json"})["id"].get<std::string>() + "\n") << again.err;
   // On the disk, though the path is one that is in memory in a sandbox.
   EXPECT_EQ(sbx({"stop", name}).status, 0);
   EXPECT_EQ(sbx({"exec", name, "true"}).status, 0);
