@@ -261,6 +261,7 @@ std::vector<std::string> mappings_with(pid_t pid, const std::string& value) {
 }
 
 TEST_F(Secrets, ARequestWithAMemberThatIsNotKnownStoresNothing) {
+  (void)listed();  // starts the daemon
   const std::string socket = sbx_json({"daemon", "status", "--json"})["socket"];
   const std::string head = R"({"type":"service","name":"openai","for_host":"a.example.com"})";
   const std::string body = {0, 0, 0, static_cast<char>(head.size())};
