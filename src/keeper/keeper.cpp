@@ -26,6 +26,9 @@ constexpr std::chrono::seconds kClockDeadline{5};
 constexpr std::chrono::hours kQuietDeadline{24};
 
 // Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
+// After another sbx-files took over.
+constexpr int kMountAttempts = 10;
+
 json quiesce_request() { return {{"grace_ms", 500}}; }
 StopMode stop_mode(const std::string& word) {
   if (word == "memory") return StopMode::kMemory;
@@ -186,8 +189,14 @@ Awaitable<void> Keeper::watch_files_server() {
     }
     mounted = supervisor_.files_replaced();
     files_connected_ = guest_has_files_ = false;
-    auto again = co_await mount_workspaces();
-    if (!again) spdlog::error("the workspaces cannot be mounted again: {}", again.error().describe());
+    // Something in the guest may still be at the port.
+    for (int attempt = 0; attempt < kMountAttempts && state_ == State::kRunning; ++attempt) {
+      if (attempt > 0) co_await pause_for(std::chrono::seconds(1));
+      if (guest_has_files_ || supervisor_.files_replaced() != mounted) break;
+      auto again = co_await mount_workspaces();
+      if (again) break;
+      spdlog::error("the workspaces cannot be mounted again: {}", again.error().describe());
+    }
   }
 }
 
