@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <thread>
@@ -135,6 +136,22 @@ TEST(Lifecycle, ClonesDoNotShareRandomnessIdentityOrClock) {
   EXPECT_NE(first.shell(script).out, second.shell(script).out);
   const auto now = std::stoll(first.shell("date +%s").out);
   EXPECT_LE(std::llabs(now - std::time(nullptr)), 5);
+}
+
+// The owner of a sandbox's QEMU, -1 if it does not run.
+long uid_of_qemu(const Sandbox& sandbox) { return memory_kib(sandbox.inspected().value("qemu_pid", 0), "Uid"); }
+
+TEST(Lifecycle, AsRootEverySandboxHasUidsOfItsOwnAndKeepsThem) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  Sandbox first;
+  const Sandbox second;
+  const long uid = uid_of_qemu(first);
+  EXPECT_GE(uid, 200'000);
+  EXPECT_GE(uid_of_qemu(second), 200'000);
+  EXPECT_NE(uid, uid_of_qemu(second));
+  ASSERT_EQ(sbx({"stop", first.name()}).status, 0);
+  ASSERT_EQ(first.exec({"true"}).status, 0);
+  EXPECT_EQ(uid_of_qemu(first), uid);
 }
 
 TEST(Lifecycle, OfRacingCreatesOfOneNameExactlyOneWins) {
