@@ -1,6 +1,7 @@
 // Supervisor: the half of a keeper that has the user's rights. It starts QEMU, the worker and the servers of the ports,
 // each in its jail, reaps them, and keeps the sandbox's files in order. It parses the launch spec and the worker's
-// fixed-size messages, and nothing else (supervision.h): no byte of the guest's, no byte of QEMU's.
+// fixed-size messages, and nothing else (supervision.h): no byte of the guest's, no byte of QEMU's. A gateway that may
+// have connections to the SSH agent asks for them by a byte whose value does not matter (gateway_server.h).
 //
 // One thread, blocking. A worker that is taken over can make its own sandbox fail, and no more: every request is
 // refused outside the one state it belongs to, and what is written down for people is ours or one line of text.
