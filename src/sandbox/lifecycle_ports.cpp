@@ -97,16 +97,28 @@ Awaitable<void> Lifecycle::close_ports(std::string id, const std::vector<Publish
   }
 }
 
-// A daemon that was restarted: what the keeper serves stays as it is. A port whose hand-over was cut is shown as not
+// A daemon that was restarted: what the keeper serves stays as it is. A port that was stored and never handed over,
+// since the daemon died in between, is bound and handed over now; one that somebody else has by now is shown as not
 // listening, and can be published again.
 Awaitable<void> Lifecycle::adopt_ports(store::Sandbox row) {
   auto stored = port_store_.of(row.id);
   if (!stored) co_return;
-  for (const auto& port : *stored) {
+  std::vector<BoundPort> bound;
+  for (auto& port : *stored) {
     const auto known = co_await order_ports(paths_.runtime(row.id), message(Order::kAsk, port.name()));
-    const auto live = live_.find(row.id);
-    if (known && live != live_.end()) live->second->ports.insert(port.name());
+    if (known) {
+      if (const auto live = live_.find(row.id); live != live_.end()) live->second->ports.insert(port.name());
+      continue;
+    }
+    if (known.error().code != ErrorCode::kNotFound) continue;
+    auto socket = bind_again(port);
+    if (!socket) continue;
+    port = socket->port;
+    bound.push_back(std::move(*socket));
   }
+  if (bound.empty()) co_return;
+  (void)port_store_.set(row.id, *stored);  // ephemeral ones may have changed
+  (void)co_await serve_ports(row.id, bound);
 }
 
 Awaitable<Result<Lifecycle::PortChange>> Lifecycle::change_ports(std::string name, std::vector<std::string> publish,

@@ -9,6 +9,7 @@
 
 #include "instance.h"
 #include "processes.h"
+#include "store/port_store.h"
 
 namespace sbx::test {
 namespace {
@@ -92,6 +93,18 @@ int port_of(const Sandbox& sandbox, const std::string& protocol = "tcp") {
   }
   ADD_FAILURE() << "no port of " << protocol;
   return 0;
+}
+
+// One of the loopback that nobody has just now.
+int free_port() {
+  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
 }
 
 std::size_t open_files(pid_t pid) {
@@ -190,9 +203,26 @@ TEST(Ports, AreThereAfterStopAndStartAndAfterADaemonsDeathAndKeepTheSandboxAwake
   const int port = port_of(sandbox);
   sandbox.background(echo_server(7000));
   ASSERT_TRUE(answers(port));
+  const auto id = sandbox.listed()["id"].get<std::string>();
   ASSERT_TRUE(kill_now(daemon_pid()));
   EXPECT_EQ(ask(port, "without a daemon"), "without a daemon");
-  EXPECT_TRUE(ports_of(sandbox)[0].value("listening", false)) << "the next daemon does not know of it";
+  // Another one, that the daemon had stored and died before it was handed over.
+  const int cut = free_port();
+  {
+    auto database = store::Database::open(home() / "store.db").value();
+    store::PortStore store(database);
+    auto stored = store.of(id).value();
+    auto more = stored.at(0);
+    more.host_port = cut;
+    stored.push_back(more);
+    ASSERT_TRUE(store.set(id, stored));
+  }
+  const auto adopted = ports_of(sandbox);
+  EXPECT_EQ(adopted.size(), 2U);
+  for (const auto& entry : adopted) EXPECT_TRUE(entry.value("listening", false)) << "the next daemon: " << entry;
+  EXPECT_EQ(ask(port, "as before"), "as before");
+  EXPECT_EQ(ask(cut, "bound again"), "bound again");
+  ASSERT_EQ(sbx({"ports", sandbox.name(), "--unpublish", std::to_string(cut) + ":7000"}).status, 0);
 
   ASSERT_EQ(sbx({"stop", sandbox.name()}).status, 0);
   EXPECT_FALSE(dial(port).valid()) << "a stopped sandbox holds its port";
@@ -212,21 +242,17 @@ TEST(Ports, AreThereAfterStopAndStartAndAfterADaemonsDeathAndKeepTheSandboxAwake
 
 TEST(Ports, OneThatIsTakenAtTheStartIsWarnedOf) {
   Sandbox sandbox;
-  UniqueFd squatter(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(::bind(squatter.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-  ::getsockname(squatter.get(), reinterpret_cast<sockaddr*>(&address), &size);
-  const std::string port = std::to_string(ntohs(address.sin_port));
-  squatter.reset();
+  const std::string port = std::to_string(free_port());
   ASSERT_EQ(sbx({"ports", sandbox.name(), "--publish", port + ":80"}).status, 0);
   ASSERT_EQ(sbx({"stop", sandbox.name()}).status, 0);
-  squatter.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd squatter(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int on = 1;
   ::setsockopt(squatter.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  ASSERT_EQ(::bind(squatter.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(std::stoi(port)));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::bind(squatter.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   ASSERT_EQ(::listen(squatter.get(), 1), 0);
   const auto started = sandbox.shell("echo runs");
   EXPECT_EQ(started.out, "runs\n");
