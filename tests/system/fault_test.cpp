@@ -2,10 +2,12 @@
 //
 // The seed of the random ones is printed; SBX_SEED=N repeats it. SBX_FULL=1 runs many more rounds.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <iostream>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "instance.h"
@@ -83,6 +85,31 @@ TEST(Fault, AKilledFileServerIsReplaced) {
   (void)sbx({"exec", "--wait", id, sandbox.name()});
   const auto logs = sbx({"exec", "--logs", id, sandbox.name()});
   EXPECT_NE((logs.out + logs.err).find("not connected"), std::string::npos) << logs.out << logs.err;
+}
+
+// The daemon is killed when a keeper runs that no row knows yet, or hardly later.
+TEST(Fault, ADaemonThatIsKilledAsItStartsAKeeperLeavesNoKeeper) {
+  const auto folder = TemporaryFolder::make("sbx-early").value();
+  ASSERT_EQ(sbx({"ls"}).status, 0);
+  for (int round = 0; round < (full() ? 20 : 3); ++round) {
+    std::set<fs::path> before;
+    for (const auto& entry : fs::directory_iterator(home() / "run")) before.insert(entry.path());
+    auto create = Command(command_line({"create", "--name", "early", "shell", folder.path().string()})).start();
+    ASSERT_TRUE(create);
+    bool seen = false;
+    for (int i = 0; i < 20'000 && !seen; ++i) {
+      for (const auto& entry : fs::directory_iterator(home() / "run"))
+        seen = seen || (!before.contains(entry.path()) && fs::exists(entry.path() / "keeper.lock"));
+      if (!seen) ::usleep(500);
+    }
+    EXPECT_TRUE(seen);
+    ::usleep(static_cast<useconds_t>(1000 * round));
+    ASSERT_TRUE(kill_now(daemon_pid()));
+    (void)create->wait();
+    ASSERT_EQ(sbx({"ls"}).status, 0);
+    (void)sbx({"rm", "-f", "early"});  // if it was told of in time
+    EXPECT_TRUE(eventually([] { return sandbox_processes().empty(); })) << describe(sandbox_processes());
+  }
 }
 
 TEST(Fault, WhoeverDiesTheSandboxStopsWithAReasonAndStartsAgain) {
