@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -278,6 +279,73 @@ TEST_F(Attack, AGuestThatBreaksItsGatewayReachesNothingAndForgesNothing) {
   for (const auto& line : sent()) {
     EXPECT_FALSE(holds(line, "tunnel") || holds(line, "denied") || holds(line, "FORGED")) << line;
   }
+}
+
+// How often each of these is in the memory of a process.
+std::vector<int> found_in_memory(pid_t pid, const std::vector<std::string>& needles) {
+  std::vector<int> counts(needles.size());
+  const auto memory = open_file("/proc/" + std::to_string(pid) + "/mem", O_RDONLY).value();
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+  constexpr std::size_t kPiece = 4U << 20U;
+  constexpr std::size_t kOverlap = 256;
+  std::string piece;
+  for (std::string line; std::getline(maps, line);) {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    char mode[5] = {};
+    if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, mode) != 3 || mode[0] != 'r' || mode[1] != 'w') continue;
+    for (; begin < end; begin += kPiece) {
+      piece.resize(std::min<std::uint64_t>(kPiece + kOverlap, end - begin));
+      const ssize_t got = ::pread(memory.get(), piece.data(), piece.size(), static_cast<off_t>(begin));
+      if (got <= 0) continue;
+      const std::string_view seen(piece.data(), static_cast<std::size_t>(got));
+      for (std::size_t i = 0; i < needles.size(); ++i) {
+        for (std::size_t at = 0; (at = seen.find(needles[i], at)) < kPiece; ++at) ++counts[i];
+      }
+    }
+  }
+  return counts;
+}
+
+// The 32 bytes of a key on P-256, out of its PEM.
+std::string scalar_of(const std::string& pem) {
+  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const auto begin = pem.find('\n') + 1;
+  std::string der;
+  unsigned bits = 0;
+  unsigned held = 0;
+  for (const char c : pem.substr(begin, pem.find("-----END") - begin)) {
+    const auto digit = kDigits.find(c);
+    if (digit == std::string_view::npos) continue;
+    bits = bits << 6U | static_cast<unsigned>(digit);
+    held += 6;
+    if (held >= 8) der.push_back(static_cast<char>(bits >> (held -= 8)));
+  }
+  // ECPrivateKey (RFC 5915): version 1, then an OCTET STRING of 32 bytes.
+  const auto at = der.find(std::string("\x02\x01\x01\x04\x20", 5));
+  return at == std::string::npos ? "" : der.substr(at + 5, 32);
+}
+
+TEST_F(Attack, NoKeyOfTheAuthorityIsInAGuestsMemoryOrOnItsDisk) {
+  const Sandbox attacker({"--allow-network", "allowed.test:80"});
+  const std::string marker = "planted-in-the-guest-" + std::to_string(::getpid());
+  ASSERT_EQ(attacker.shell("curl -sS http://allowed.test/ >/dev/null; echo " + marker + " > ~/planted; sync").status,
+            0);
+  const auto authority = read_file(home() / "authority.pem").value();
+  const auto scalar = scalar_of(authority);
+  ASSERT_EQ(scalar.size(), 32U) << "the authority has another kind of key: search for that";
+  const auto second_line = authority.find('\n', authority.find('\n') + 1) + 1;
+  const std::vector<std::string> needles = {
+      marker, scalar, authority.substr(second_line, 48),
+      // Any key on P-256 in PEM, such as that of this sandbox's intermediate (RFC 5208, base64 of its fixed beginning).
+      "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"};
+  const auto counts = found_in_memory(attacker.inspected().value("qemu_pid", 0), needles);
+  EXPECT_GT(counts[0], 0) << "the search finds nothing at all";
+  for (std::size_t i = 1; i < needles.size(); ++i) EXPECT_EQ(counts[i], 0) << "of needle " << i;
+  const auto id = attacker.listed()["id"].get<std::string>();
+  const auto disk = read_file(home() / "sandboxes" / id / "disk.qcow2", std::size_t{4} << 30U).value();
+  EXPECT_TRUE(holds(disk, marker));
+  for (std::size_t i = 1; i < needles.size(); ++i) EXPECT_FALSE(holds(disk, needles[i])) << "needle " << i;
 }
 
 }  // namespace
