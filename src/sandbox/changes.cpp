@@ -43,6 +43,7 @@ bool take_word(std::string_view& line, std::string_view& word) {
 bool take_path(std::string_view text, std::string& path) {
   path.clear();
   for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] <= ' ' || text[i] >= 0x7f) return false;  // would be escaped
     if (text[i] != '%') {
       path += text[i];
       continue;

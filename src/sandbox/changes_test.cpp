@@ -26,9 +26,28 @@ TEST(Changes, ReadsEveryKindOfLine) {
 }
 
 TEST(Changes, RefusesLinesThatLie) {
-  for (const std::string line : {"N 0 ../x", "N 0 a/../../x", "N 0 /etc/passwd", "N 0 a//b", "N 0 %00", "N 0 %G1",
-                                 "N 0 %4", "N 5000 x", "N x y", "O 0 1 x", "O 0 -1 2 - x", "O 0 1 2 x", "O 0 1 2 9 x",
-                                 "O 0 1 2 7777777 x", "P 1 2 shout 0 x", "P 1 2 write x", "Z", "", "X changes"}) {
+  for (const std::string& line : std::initializer_list<std::string>{"N 0 ../x",
+                                                                    "N 0 a/../../x",
+                                                                    "N 0 /etc/passwd",
+                                                                    "N 0 a//b",
+                                                                    "N 0 %00",
+                                                                    "N 0 %G1",
+                                                                    "N 0 %4",
+                                                                    "N 5000 x",
+                                                                    "N x y",
+                                                                    "O 0 1 x",
+                                                                    "O 0 -1 2 - x",
+                                                                    "O 0 1 2 x",
+                                                                    "O 0 1 2 9 x",
+                                                                    "O 0 1 2 7777777 x",
+                                                                    "P 1 2 shout 0 x",
+                                                                    "P 1 2 write x",
+                                                                    "Z",
+                                                                    "",
+                                                                    "X changes",
+                                                                    "N 0 a\x80",
+                                                                    "N 0 a b",
+                                                                    std::string("N 0 a\0b", 7)}) {
     const auto journal = parse_journal(line + "\n");
     EXPECT_TRUE(journal.entries.empty() && journal.reports.empty() && !journal.complete) << line;
   }
