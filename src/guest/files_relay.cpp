@@ -18,6 +18,7 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -39,10 +40,14 @@ constexpr const char* kMountPoint = "/run/sbx/workspaces";
 constexpr std::size_t kMaxMessage = (1U << 20U) + (64U << 10U);
 constexpr std::size_t kMaxQueuedNotifications = 64U << 20U;  // bytes
 
+// Not a vector, which would touch every page: most of these are never used, and each costs time at the start and memory
+// of the host.
+std::unique_ptr<char[]> untouched_buffer(std::size_t size) { return std::make_unique_for_overwrite<char[]>(size); }
+
 // The port, open and blocking; buffered on the way in.
 class Port {
  public:
-  explicit Port(UniqueFd fd) : fd_(std::move(fd)), buffer_(kMaxMessage + 4096) {}
+  explicit Port(UniqueFd fd) : fd_(std::move(fd)), buffer_(untouched_buffer(kBufferSize)) {}
 
   bool write(const char* data, std::size_t size) const {
     while (size > 0) {
@@ -56,20 +61,20 @@ class Port {
   }
   // At least `wanted` bytes in data(); false when the host side has gone.
   bool fill(std::size_t wanted) {
-    if (begin_ + wanted > buffer_.size()) {
-      std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    if (begin_ + wanted > kBufferSize) {
+      std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
       end_ -= begin_;
       begin_ = 0;
     }
     while (end_ - begin_ < wanted) {
-      const ssize_t n = ::read(fd_.get(), buffer_.data() + end_, buffer_.size() - end_);
+      const ssize_t n = ::read(fd_.get(), buffer_.get() + end_, kBufferSize - end_);
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) return false;
       end_ += static_cast<std::size_t>(n);
     }
     return true;
   }
-  const char* data() const { return buffer_.data() + begin_; }
+  const char* data() const { return buffer_.get() + begin_; }
   std::size_t size() const { return end_ - begin_; }
   void drop(std::size_t size) {
     begin_ += size;
@@ -86,8 +91,10 @@ class Port {
   }
 
  private:
+  static constexpr std::size_t kBufferSize = kMaxMessage + 4096;
+
   UniqueFd fd_;
-  std::vector<char> buffer_;
+  std::unique_ptr<char[]> buffer_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
 };
@@ -152,21 +159,21 @@ class Relay {
   [[noreturn]] static void finish() { ::_exit(0); }
 
   void from_kernel() {
-    std::vector<char> message(kMaxMessage);
+    const auto message = untouched_buffer(kMaxMessage);
     for (;;) {
-      const ssize_t size = ::read(fuse_.get(), message.data(), message.size());
+      const ssize_t size = ::read(fuse_.get(), message.get(), kMaxMessage);
       if (size < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;  // ENOENT: request withdrawn
       if (size <= 0) finish();                                                           // ENODEV: unmounted
-      if (const int error = refusal({message.data(), static_cast<std::size_t>(size)})) {
-        refuse(message.data(), error);
+      if (const int error = refusal({message.get(), static_cast<std::size_t>(size)})) {
+        refuse(message.get(), error);
         continue;
       }
-      if (const auto asked = header_of(message.data());
+      if (const auto asked = header_of(message.get());
           asked.opcode == FUSE_SETATTR && asked.pid == static_cast<std::uint32_t>(waker_.pid())) {
         if (!ask_attributes(asked)) finish();
         continue;
       }
-      if (!port_.write(message.data(), static_cast<std::size_t>(size))) finish();
+      if (!port_.write(message.get(), static_cast<std::size_t>(size))) finish();
     }
   }
 

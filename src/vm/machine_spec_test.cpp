@@ -83,7 +83,7 @@ TEST(MachineSpec, ThePortsAreListeningSocketsWithNumbersAndNames) {
 
 TEST(MachineSpec, TheAcceleratorChoosesTheCpu) {
   MachineSpec spec = spec_for(Purpose::kClone);
-  EXPECT_EQ(after(qemu_arguments(spec), "-cpu"), "max,-la57");
+  EXPECT_EQ(after(qemu_arguments(spec), "-cpu"), "max,-la57,-erms,-fsrm,-fzrm,-fsrs,-fsrc");
   EXPECT_EQ(after(qemu_arguments(spec), "-accel"), "tcg,thread=multi,tb-size=256");
   spec.accelerator = Accelerator::kKvm;
   EXPECT_EQ(after(qemu_arguments(spec), "-cpu"), "host");
