@@ -100,6 +100,8 @@ class Dispatcher {
     bool named;  // the file is still at a place
   };
   int check_change(const Target& node, std::string_view kind);
+  // Whether the server knows of a name that the file still has.
+  Outcome<bool> is_named(const Target& file);
   int check_change(const Change& change, std::string_view kind);
   int check_make(const Target& parent, const std::string& name, mode_t type);
   bool hidden_in(const Target& parent, const std::string& name) const;

@@ -33,6 +33,12 @@ int Dispatcher::check_make(const Target& parent, const std::string& name, mode_t
   return place ? guard_.may_make(index_of(*parent.node), *place, type) : place.error();
 }
 
+Outcome<bool> Dispatcher::is_named(const Target& file) {
+  const auto place = place_of(*file.node, file.get());
+  if (!place) return std::unexpected(place.error());
+  return !place->ends_with(kDeleted) || nodes_.find_name(*file.node);
+}
+
 int Dispatcher::check_change(const Target& node, std::string_view kind) {
   Change change{node.node, node.get(), "", true};
   auto place = place_of(*node.node, node.get());

@@ -268,6 +268,8 @@ int Dispatcher::op_link(const Request& request, Reply& reply) {
   if (existing->node->is_folder()) return EPERM;
   const auto before = status_of(existing->get());
   if (!before) return before.error();
+  const auto named = is_named(*existing);
+  if (!named) return named.error();
   if (guard_.needs_paths()) {
     const auto from = place_of(*existing->node, existing->get());
     const auto to = place_in(*parent, *name);
@@ -279,7 +281,7 @@ int Dispatcher::op_link(const Request& request, Reply& reply) {
       0) {
     return errno;
   }
-  guard_.own_links().added(*before);
+  guard_.own_links().added(*before, *named);
   return reply_with_new(*parent, *name, reply);
 }
 

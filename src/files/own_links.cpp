@@ -27,8 +27,8 @@ bool OwnLinks::cover(const struct statx& status, bool named) {
   return status.stx_nlink <= (named ? 1U : 0U) || own >= status.stx_nlink;
 }
 
-void OwnLinks::added(const struct statx& before) {
-  if (!cover(before, true)) return;
+void OwnLinks::added(const struct statx& before, bool named) {
+  if (!cover(before, named)) return;
   const Key key{device_of(before), before.stx_ino};
   if (files_.size() >= limit_ && !files_.contains(key)) return;
   files_[key] = {birth_of(before), before.stx_nlink + 1};

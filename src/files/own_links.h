@@ -17,8 +17,9 @@ class OwnLinks {
   // Whether every name of a file with this status that the server does not know of was made by the guest; `named`: the
   // server knows of one. A file without any name is the guest's own.
   bool cover(const struct statx& status, bool named);
-  // The guest has given one more name to, or taken one from, the file that had this status before.
-  void added(const struct statx& before);
+  // The guest has given one more name to, or taken one from, the file that had this status before. `named`: as above,
+  // before; the only name that a file has left may be one outside.
+  void added(const struct statx& before, bool named);
   void removed(const struct statx& before);
   void reset() { files_.clear(); }
 

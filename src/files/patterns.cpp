@@ -181,9 +181,11 @@ const std::vector<std::string>& default_protected() {
   static const std::vector<std::string> kPatterns = {
       // git: what it runs, and what tells it where to find that.
       ".git/hooks", ".git/config", ".git/config.worktree", ".git/info/attributes", ".git/commondir", ".git/gitdir",
-      ".git/modules/**/hooks", ".git/modules/**/config", ".git/worktrees/**/config.worktree",
-      ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir", ".gitmodules", ".gitconfig", ".husky",
-      ".pre-commit-config.yaml", ".pre-commit-config.yml", "lefthook.yml", ".lefthook.yml",
+      ".git/modules/**/hooks", ".git/modules/**/config", ".git/modules/**/config.worktree", ".git/modules/**/commondir",
+      ".git/modules/**/info/attributes", ".git/worktrees/**/config.worktree", ".git/worktrees/*/modules/**/hooks",
+      ".git/worktrees/*/modules/**/config", ".git/worktrees/*/modules/**/commondir", ".git/worktrees/*/commondir",
+      ".git/worktrees/*/gitdir", ".gitmodules", ".gitconfig", ".husky", ".pre-commit-config.yaml",
+      ".pre-commit-config.yml", "lefthook.yml", ".lefthook.yml",
       // Shells and tool versions that are taken up on entering a folder.
       ".envrc", ".direnv", ".mise.toml", "mise.toml", ".mise/config.toml", ".config/mise.toml",
       // Editors.

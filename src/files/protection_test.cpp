@@ -224,7 +224,38 @@ TEST(Protection, AFileThatTheHostHasLinkedElsewhereIsReadOnly) {
   all_refused();
   EXPECT_EQ(guest.unlink(guest.ws0(), "more (deleted)"), 0);
   all_refused();
+  // Nor a name for what has only the one outside left.
+  (void)guest.link(file, guest.ws0(), "again");
+  all_refused();
   EXPECT_EQ(*read_file(outside), "untouched");
+}
+
+TEST(Protection, AFileWhoseInnerNameIsGoneGetsNoWritableOneByALink) {
+  for (const bool by_host : {true, false}) {
+    Guarded guest(rules({}));
+    const auto outside = guest.folder() / "outside/victim";
+    ASSERT_TRUE(write_file_atomically(outside, "untouched"));
+    fs::create_hard_link(outside, guest.host("x"));
+    const auto file = guest.lookup(guest.ws0(), "x").node();
+    if (by_host) {
+      fs::remove(guest.host("x"));
+    } else {
+      EXPECT_EQ(guest.unlink(guest.ws0(), "x"), 0);
+    }
+    (void)guest.link(file, guest.ws0(), "y");
+    EXPECT_EQ(guest.write(file, 0, "taken").error, EPERM);
+    EXPECT_EQ(*read_file(outside), "untouched");
+  }
+}
+
+TEST(Protection, RepositoriesBelowGitsFolderArePartOfTheDefault) {
+  const Patterns patterns = *Patterns::parse(default_protected());
+  for (const char* path :
+       {".git/modules/lib/commondir", ".git/modules/a/modules/b/config.worktree", ".git/modules/lib/info/attributes",
+        ".git/worktrees/w/modules/lib/config", ".git/worktrees/w/modules/lib/hooks",
+        ".git/worktrees/w/modules/lib/commondir", ".git/worktrees/w/modules/lib/config.worktree"}) {
+    EXPECT_TRUE(patterns.matches(path)) << path;
+  }
 }
 
 TEST(Protection, AFileWhoseNameTheHostRemovesIsNotWrittenThroughItsOtherName) {

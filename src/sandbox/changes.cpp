@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "files/confined.h"
+#include "files/journal.h"
 
 namespace sbx::sandbox {
 namespace {
@@ -68,7 +69,8 @@ bool take_entry(std::string_view line, JournalEntry& entry) {
     std::pair<std::uint64_t, std::uint64_t> before;
     if (line.starts_with("- - ")) {
       line.remove_prefix(4);
-    } else if (take_number(line, before.first) && take_number(line, before.second)) {
+    } else if (take_number(line, before.first) && take_number(line, before.second) &&
+               before.second <= files::Journal::Limits().before_each) {
       entry.before = before;
     } else {
       return false;
