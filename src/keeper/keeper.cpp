@@ -137,14 +137,17 @@ Awaitable<Result<void>> Keeper::add_mount(json request) {
   co_return mounted;
 }
 
-// The guest may refuse since it is in use there. What it says otherwise does not matter: sbx-files loses it.
+// The guest may refuse since it is in use there, but not if it was forced. What it says otherwise does not matter:
+// sbx-files loses it.
 Awaitable<Result<void>> Keeper::remove_mount(json request) {
   auto list = mounts_in(request);
   if (!list) co_return std::unexpected(std::move(list.error()));
   json body = workspaces_json(*list);
-  body["force"] = request.value("force", false);
+  const bool force = request.value("force", false);
+  body["force"] = force;
   auto unmounted = co_await guest_.call("POST", "/mount/remove", std::move(body), kMountDeadline);
-  if (!unmounted && unmounted.error().code == ErrorCode::kConflict) co_return std::unexpected(unmounted.error());
+  if (!unmounted && !force && unmounted.error().code == ErrorCode::kConflict)
+    co_return std::unexpected(unmounted.error());
   if (!unmounted) spdlog::warn("the guest did not unmount: {}", unmounted.error().describe());
   forget_workspaces(*list);
   SBX_CO_CHECK(co_await supervisor_.ask(Request::kMountsChanged), "unmounting");

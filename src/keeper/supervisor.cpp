@@ -191,8 +191,8 @@ void Supervisor::watch() {
     const std::size_t servers = servers_.size();  // a request may add one
     const auto ports = ports_.watched();
     for (const int fd : ports) watched.push_back({fd, POLLIN, 0});
-    Server* gateway = asking_gateway();
-    watched.push_back({gateway != nullptr ? gateway->control.get() : -1, POLLIN, 0});
+    const Server* asking = asking_gateway();
+    watched.push_back({asking != nullptr ? asking->control.get() : -1, POLLIN, 0});
     int timeout = -1;
     if (const auto deadline = next_deadline()) {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
@@ -220,8 +220,10 @@ void Supervisor::watch() {
       if (watched[3 + servers + i].revents != 0) ports_.take(ports[i]);
     }
     const auto& asked = watched.back();
-    // Another one than was asked on: the gateway has just been replaced.
-    if (asked.revents != 0 && gateway->control.get() == asked.fd &&
+    // Looked for again: a request may have moved the servers, or the gateway has just been replaced and asks on
+    // another.
+    Server* gateway = asking_gateway();
+    if (asked.revents != 0 && gateway != nullptr && gateway->control.get() == asked.fd &&
         !connect_to_agent(asked.fd, spec_.ssh_agent_socket())) {
       gateway->control.reset();
     }
