@@ -99,16 +99,22 @@ std::string key_fingerprint(std::string_view key) {
   return "SHA256:" + text;
 }
 
+void AgentFrames::feed(std::string_view bytes) {
+  held_.erase(0, begin_);
+  begin_ = 0;
+  held_ += bytes;
+}
+
 Result<std::optional<std::string>> AgentFrames::next() {
-  if (held_.size() < kLength) return std::nullopt;
-  const auto size = Reader(held_).number();
+  const auto left = std::string_view(held_).substr(begin_);
+  if (left.size() < kLength) return std::nullopt;
+  const auto size = Reader(left).number();
   if (size == 0 || size > kLongestAgentMessage) {
     return fail(ErrorCode::kInvalid, "a message of " + std::to_string(size) + " bytes");
   }
-  if (held_.size() < kLength + size) return std::nullopt;
-  std::optional<std::string> message = held_.substr(kLength, size);
-  held_.erase(0, kLength + size);
-  return message;
+  if (left.size() < kLength + size) return std::nullopt;
+  begin_ += kLength + size;
+  return std::string(left.substr(kLength, size));
 }
 
 }  // namespace sbx::gateway

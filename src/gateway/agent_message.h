@@ -49,13 +49,14 @@ std::string key_fingerprint(std::string_view key);
 // was fed last.
 class AgentFrames {
  public:
-  void feed(std::string_view bytes) { held_ += bytes; }
+  void feed(std::string_view bytes);
   // The next message (at least one byte), without its length; nullopt until it is whole. kInvalid for a length of 0 or
   // above kLongestAgentMessage: nothing after it means anything.
   Result<std::optional<std::string>> next();
 
  private:
   std::string held_;
+  std::size_t begin_ = 0;  // of what next() has not returned
 };
 
 }  // namespace sbx::gateway

@@ -26,6 +26,7 @@ constexpr std::string_view kSeen = "ssh-agent";  // the kind of its lines in the
 // Each may hold two messages of the longest kind.
 constexpr std::size_t kMostClients = 32;
 constexpr std::size_t kPiece = 16U << 10U;
+constexpr std::size_t kLongestComment = 200;  // of a key, in the log
 
 wire::HeaderList no_headers() { return {}; }
 
@@ -94,8 +95,13 @@ Awaitable<void> SshAgent::serve(std::shared_ptr<wire::Http2Stream> stream) {
   co_await relay(stream, *agent);
   boost::system::error_code ignored;
   (*agent)->close(ignored);
-  // What the client still says is for nobody; it learns of the end.
   (void)co_await stream->finish();
+  // What the client still says is for nobody. It is taken, or the client would wait for room and never learn of the
+  // end.
+  for (bool more = true; more;) {
+    const auto rest = co_await stream->read_chunk();
+    more = rest && !rest->empty();
+  }
   co_await stream->closed();
 }
 
@@ -170,7 +176,7 @@ Awaitable<Result<std::string>> SshAgent::answer(std::shared_ptr<Descriptor> agen
     const auto keys = parse_identities_answer(reply);
     if (!keys) co_return failure();
     comments_.clear();
-    for (const auto& [blob, comment] : *keys) comments_[key_fingerprint(blob)] = comment;
+    for (const auto& [blob, comment] : *keys) comments_[key_fingerprint(blob)] = comment.substr(0, kLongestComment);
     co_return reply;
   }
   const std::string key = key_fingerprint(request.key);

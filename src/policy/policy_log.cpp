@@ -160,9 +160,12 @@ Result<void> PolicyLog::flush() {
     for (const auto& sandbox : sandboxes) {
       for (const std::int64_t allowed : {0, 1}) {
         SBX_CHECK(
-            database_.run("DELETE FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND seq <= (SELECT seq FROM "
-                          "policy_log WHERE sandbox_id = ?1 AND allowed = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
-                          {sandbox, allowed, kKeptPerVerdict}),
+            // Not the SSH agent's signatures: a guest could have them forgotten by asking for enough else.
+            database_.run(
+                "DELETE FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND kind <> 'ssh-agent' AND seq "
+                "<= (SELECT seq FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND kind <> "
+                "'ssh-agent' ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
+                {sandbox, allowed, kKeptPerVerdict}),
             "trimming the policy log");
       }
     }
