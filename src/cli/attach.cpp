@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "base/file.h"
+#include "cli/table.h"
 #include "wire/stdcopy.h"
 
 namespace sbx::cli {
@@ -259,7 +260,7 @@ json terminal_size() {
 int exit_status(const json& status) {
   if (!status.is_object()) return 125;
   if (status.contains("error") && status["error"].is_string())
-    std::cerr << "ERROR: " << status["error"].get<std::string>() << "\n";
+    std::cerr << "ERROR: " << visible(status["error"].get<std::string>(), "\n\t") << "\n";  // a guest's words
   if (status.contains("signal") && status["signal"].is_number_integer()) return 128 + status["signal"].get<int>();
   if (status.contains("exit_code") && status["exit_code"].is_number_integer()) return status["exit_code"].get<int>();
   return 125;

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "cli/attach.h"
 #include "cli/commands.h"
+#include "cli/table.h"
 
 namespace sbx::cli {
 namespace {
@@ -64,15 +65,6 @@ bool is_ours(const std::string& root, const json& sandbox) {
   return command && command->ends_with(kOurVerb + sandbox.value("name", ""));
 }
 
-// A guest's words on a terminal.
-std::string printable(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if ((c < ' ' && c != '\n') || c == '\x7f') c = '?';
-  }
-  return result;
-}
-
 std::string counted(std::size_t number, const std::string& what) {
   return std::to_string(number) + " " + what + " file" + (number == 1 ? "" : "s");
 }
@@ -105,13 +97,14 @@ Result<std::vector<std::string>> heads_not_here(const std::string& root, const s
   if (said.ends_with("failed\n")) return fail(ErrorCode::kUnavailable, "git ls-remote " + remote + " failed");
   std::vector<std::string> heads;
   std::istringstream lines(said);
-  for (std::string line; std::getline(lines, line) && heads.size() < kMostHeads;) {
+  std::size_t examined = 0;
+  for (std::string line; std::getline(lines, line) && examined < kMostHeads; ++examined) {
     const auto tab = line.find('\t');
     const std::string object = line.substr(0, tab);
     if (tab == std::string::npos || object.size() < 40 || object.find_first_not_of("0123456789abcdef") != object.npos)
       continue;
     const auto holder = git(root, {"for-each-ref", "--count=1", "--contains", object});
-    if (!holder || holder->empty()) heads.push_back(printable(line.substr(tab + 1)));
+    if (!holder || holder->empty()) heads.push_back(visible(line.substr(tab + 1)));
   }
   return heads;
 }
@@ -235,7 +228,7 @@ Result<int> serve_upload_pack(const ApiClient& client, const std::string& name) 
   if (const char* protocol = ::getenv("GIT_PROTOCOL"); protocol != nullptr && std::string_view(protocol).size() < 64)
     options.command["env"] = json::array({std::string("GIT_PROTOCOL=") + protocol});
   options.sink = [](int stream, std::string_view data) {
-    return stream == 1 ? write_all(1, data) : write_all(2, printable(data));
+    return stream == 1 ? write_all(1, data) : write_all(2, visible(data, "\n\t"));
   };
   return attach(client, name, std::move(options));
 }

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/command_line.h"
+#include "cli/table.h"
 
 namespace sbx::cli {
 
@@ -21,7 +22,8 @@ int run(std::vector<std::string> argv) {
     body["error"] = {{"code", to_string(error.code)}, {"message", error.message}};
     std::cerr << body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
   } else {
-    std::cerr << "ERROR: " << (line.debug ? error.describe() : error.message) << "\n";
+    // It may be a guest's.
+    std::cerr << "ERROR: " << visible(line.debug ? error.describe() : error.message, "\n\t") << "\n";
   }
   return line.failure;
 }

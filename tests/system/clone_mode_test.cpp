@@ -213,7 +213,7 @@ X
   const auto garbled = host("cd repo; git fetch sandbox-" + name);
   EXPECT_NE(garbled.status, 0);
   EXPECT_EQ(garbled.err.find('\x1b'), std::string::npos);
-  EXPECT_THAT(garbled.err, HasSubstr("?]0;owned"));
+  EXPECT_THAT(garbled.err, HasSubstr("\\x1b]0;owned"));
   const auto removed = user_sbx({"rm", "--force", name});
   EXPECT_EQ(removed.status, 0) << "whatever the sandbox answers";
   EXPECT_THAT(removed.err, HasSubstr("could not be asked"));
