@@ -19,10 +19,8 @@ using nlohmann::json;
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
+// Empty for what cannot be read: a process may end meanwhile.
+std::string contents(const fs::path& path) { return read_file(path).value_or(""); }
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 

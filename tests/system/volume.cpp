@@ -60,7 +60,8 @@ std::unique_ptr<Volume> Volume::tmpfs(const std::string& size) {
 }
 
 bool Volume::mount() {
-  return succeeds({"mount", "-t", type_, "-o", options_, source_, (folder_.path() / "m").string()});
+  mounted_ = succeeds({"mount", "-t", type_, "-o", options_, source_, (folder_.path() / "m").string()});
+  return mounted_;
 }
 
 void Volume::use_as_home() {
@@ -83,9 +84,11 @@ void Volume::kill_everybody() {
 void Volume::unmount() {
   const auto point = (folder_.path() / "m").string();
   EXPECT_TRUE(eventually([&] { return succeeds({"umount", point}); })) << describe(processes_using(point));
+  mounted_ = false;
 }
 
 Volume::~Volume() {
+  if (!mounted_) return;
   kill_everybody();
   ::setenv("SBX_HOME", old_home_.c_str(), 1);
   unmount();

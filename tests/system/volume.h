@@ -36,6 +36,7 @@ class Volume {
   std::string source_;
   std::string options_;
   std::string old_home_;
+  bool mounted_ = false;
 };
 
 }  // namespace sbx::test
