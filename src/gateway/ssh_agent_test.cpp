@@ -167,6 +167,15 @@ TEST_F(SshAgentTest, ALengthThatLiesEndsTheClientAndNobodyElse) {
   EXPECT_EQ(say(*gateway, kList).bytes, kKeys);
 }
 
+// More clients than there are places, each with more to say than a stream holds.
+TEST_F(SshAgentTest, AClientThatIsCutOffLeavesItsPlace) {
+  FakeAgent agent;
+  const auto gateway = start_with(agent.connector());
+  const std::string flood = number(0xffffffffU) + std::string(300'000, 'x');
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(say(*gateway, flood).bytes, kFailure);
+  EXPECT_EQ(say(*gateway, kList).bytes, kKeys);
+}
+
 TEST_F(SshAgentTest, IsNotThereUnlessForwarded) {
   const auto gateway = start_with(-1);
   EXPECT_EQ(say(*gateway, kList).status, 403);

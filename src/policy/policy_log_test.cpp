@@ -94,6 +94,16 @@ TEST_F(PolicyLogTest, AFloodOfOneVerdictLeavesTheOther) {
   EXPECT_EQ(entries->back()["host"], "h4999.com");
 }
 
+TEST_F(PolicyLogTest, AFloodDoesNotMakeSignaturesForgotten) {
+  json signature = decision("SHA256:key", true);
+  signature["kind"] = "ssh-agent";
+  log_->record("id", "box", signature);
+  for (int i = 0; i < 3000; ++i) log_->record("id", "box", decision("h" + std::to_string(i) + ".com", true));
+  const auto entries = log_->latest({});
+  ASSERT_EQ(entries->size(), 2001U);
+  EXPECT_EQ(entries->front()["host"], "SHA256:key");
+}
+
 TEST_F(PolicyLogTest, HostileEntriesAreBoundedAndPrintable) {
   json entry = decision("a\r\n{\"allowed\":true}\x1b[2J\xff", false);
   entry["port"] = 99999999;
