@@ -85,6 +85,15 @@ void Volume::unmount() {
   const auto point = (folder_.path() / "m").string();
   EXPECT_TRUE(eventually([&] { return succeeds({"umount", point}); })) << describe(processes_using(point));
   mounted_ = false;
+  // Somebody who made a mount namespace just before has a copy of the mount for a moment. While there is one, the next
+  // mount is of the same file system, shut down as it is.
+  if (type_ == "ext4") {
+    EXPECT_TRUE(eventually([&] {
+      const auto devices = Command({"losetup", "--noheadings", "--output", "NAME", "--associated", source_}).output();
+      return devices && devices->empty();
+    })) << "the loop device of "
+        << source_ << " is not given back";
+  }
 }
 
 Volume::~Volume() {
