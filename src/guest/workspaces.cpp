@@ -161,7 +161,10 @@ Awaitable<Result<void>> Workspaces::in_child(ChildStep step, const Workspace& wo
   UniqueFd said(ends[1]);
   const pid_t pid = ::fork();
   if (pid < 0) co_return fail_errno("starting a mount", errno);
-  if (pid == 0) step(workspace, std::move(said));
+  if (pid == 0) {
+    step(workspace, std::move(said));
+    ::_exit(1);  // it has ended the process itself
+  }
   const auto child = reaper_.adopt(pid);
   said.reset();
   const bool in_time = co_await child->ended.wait_for(kMountDeadline);
