@@ -16,14 +16,19 @@ std::vector<std::string> on_terminal(const Sandbox& sandbox, const std::vector<s
 
 TEST(ExecTerminal, TheCommandHasATerminalOfOurSizeAndFollowsIt) {
   Sandbox sandbox;
-  // Not bash: it forgets a SIGWINCH that arrives while its trap for the one before still runs.
+  // Not a handler: bash forgets a SIGWINCH that arrives while its trap for the one before still runs, and Python waits
+  // on in read() if one arrives just before it. What is blocked waits for sigwait().
   const std::string program =
       "import os, signal, sys\n"
-      "def tell(word): os.write(1, (word + ' %d %d\\n' % os.get_terminal_size()[::-1]).encode())\n"
-      "signal.signal(signal.SIGWINCH, lambda *_: tell('now'))\n"
+      "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})\n"
+      "def tell(word):\n"
+      "  size = os.get_terminal_size()\n"
+      "  os.write(1, (word + ' %d %d\\n' % (size.lines, size.columns)).encode())\n"
+      "  return size\n"
       "os.write(1, (os.ttyname(0) + '\\n').encode())\n"
       "tell('first')\n"
-      "os.write(1, os.environ['TERM'].encode())\n"
+      "os.write(1, (os.environ['TERM'] + '\\n').encode())\n"
+      "while signal.sigwait({signal.SIGWINCH}) and tell('now') != (80, 24): pass\n"
       "sys.stdin.readline()\n"
       "sys.exit(5)\n";
   Terminal terminal(on_terminal(sandbox, {"python3", "-c", program}), 33, 111);
@@ -42,12 +47,14 @@ TEST(ExecTerminal, ControlKeysReachTheCommandAndNotUs) {
   {
     Terminal terminal(
         on_terminal(sandbox, {"python3", "-c",
-                              // Not bash: it forgets a SIGINT at which its child just ends by itself.
+                              // Not a handler: it may run just before the program waits for the next signal.
                               "import os, signal\n"
-                              "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'interrupted\\n'))\n"
-                              "signal.signal(signal.SIGQUIT, lambda *_: (os.write(1, b'quitted\\n'), os._exit(9)))\n"
+                              "keys = {signal.SIGINT, signal.SIGQUIT}\n"
+                              "signal.pthread_sigmask(signal.SIG_BLOCK, keys)\n"
                               "os.write(1, b'ready\\n')\n"
-                              "while True: signal.pause()\n"}),
+                              "while signal.sigwait(keys) == signal.SIGINT: os.write(1, b'interrupted\\n')\n"
+                              "os.write(1, b'quitted\\n')\n"
+                              "os._exit(9)\n"}),
         24, 80);
     const auto before = terminal.attributes();
     EXPECT_NE(before.c_lflag & ECHO, 0U);
