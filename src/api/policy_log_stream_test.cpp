@@ -40,7 +40,7 @@ class PolicyLogStream : public testing::Test {
     bool arrived = false;
     asio::async_read_until(client_, asio::dynamic_buffer(text_), end,
                            [&](boost::system::error_code error, std::size_t) { arrived = !error; });
-    for (int i = 0; i < 200 && !arrived; ++i) {
+    for (int i = 0; i < 1200 && !arrived; ++i) {
       loop_.restart();
       loop_.run_one_for(100ms);
     }

@@ -55,8 +55,10 @@ TEST(Command, WithAPidNamespaceOfItsOwnAChildTakesAllThatItStartedAlong) {
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   const UniqueFd read_end(ends[0]);
   UniqueFd write_end(ends[1]);
-  auto child =
-      Command({"/bin/sh", "-c", "setsid sleep 60 & echo; wait"}).stdout_to(write_end.get()).own_pid_namespace().start();
+  auto child = Command({"/bin/sh", "-c", "setsid sleep 1000 & echo; wait"})
+                   .stdout_to(write_end.get())
+                   .own_pid_namespace()
+                   .start();
   ASSERT_TRUE(child) << child.error().describe();
   write_end.reset();
   char byte = 0;
@@ -64,7 +66,7 @@ TEST(Command, WithAPidNamespaceOfItsOwnAChildTakesAllThatItStartedAlong) {
   child->kill(SIGKILL);
   ASSERT_TRUE(child->wait());
   pollfd ended{read_end.get(), 0, 0};
-  EXPECT_EQ(::poll(&ended, 1, 20'000), 1) << "what the child started is still there";
+  EXPECT_EQ(::poll(&ended, 1, 60'000), 1) << "what the child started is still there";
 }
 
 }  // namespace

@@ -240,7 +240,7 @@ TEST_P(MountTest, GitMakeSqliteAndNode) {
       "make -q;"
       "sleep 0.02; echo 2 > in; make -s; test \"$(cat out)\" = 2");
   run("sqlite3 db 'pragma journal_mode=wal; create table t(x); insert into t values(1);' >/dev/null;"
-      "for i in 1 2 3 4; do sqlite3 -cmd '.timeout 5000' db 'insert into t select x+1 from t' & done; wait;"
+      "for i in 1 2 3 4; do sqlite3 -cmd '.timeout 100000' db 'insert into t select x+1 from t' & done; wait;"
       "test \"$(sqlite3 db 'select count(*) from t; pragma integrity_check')\" = \"$(printf '16\\nok')\"");
   run("mkdir -p node_modules/m; echo 'exports.x=41' > node_modules/m/index.js; echo \"console.log(require('m').x+1)\" "
       "> a.js;"

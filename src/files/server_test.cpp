@@ -42,7 +42,7 @@ class Server : public testing::Test {
     std::string bytes;
     while (bytes.size() < size) {
       pollfd waiting{port_.get(), POLLIN, 0};
-      if (::poll(&waiting, 1, 10'000) != 1) break;
+      if (::poll(&waiting, 1, 60'000) != 1) break;
       char piece[4096];
       const ssize_t got = ::read(port_.get(), piece, std::min(sizeof(piece), size - bytes.size()));
       if (got <= 0) break;
@@ -165,7 +165,7 @@ TEST_F(Server, ABarrierCountsWhatWasSentBeforeIt) {
   const auto barrier = [&] {
     EXPECT_TRUE(write_all(control_.get(), "b"));
     pollfd waiting{control_.get(), POLLIN, 0};
-    EXPECT_EQ(::poll(&waiting, 1, 10'000), 1);
+    EXPECT_EQ(::poll(&waiting, 1, 60'000), 1);
     std::uint64_t count = ~0ULL;
     EXPECT_EQ(::read(control_.get(), &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
     return count;

@@ -40,6 +40,7 @@ class TestGateway {
   // The decisions so far, once there are `at_least` many.
   std::vector<nlohmann::json> log(std::size_t at_least);
   nlohmann::json status();
+  nlohmann::json status_if_alive();  // null if it ends meanwhile
   // Answer of POST /dns-query.
   std::string dns(const std::string& query);
 
@@ -84,7 +85,7 @@ namespace sbx::gateway::test {
 template <typename T>
 T TestGateway::run(boost::asio::awaitable<T> flow) {
   auto future = boost::asio::co_spawn(io_, std::move(flow), boost::asio::use_future);
-  if (future.wait_for(std::chrono::seconds(60)) != std::future_status::ready) {
+  if (future.wait_for(std::chrono::minutes(2)) != std::future_status::ready) {
     std::fprintf(stderr, "a flow of the test hangs\n");
     std::abort();
   }

@@ -97,7 +97,7 @@ PythonServer::PythonServer(const PublicAuthority& authority, const std::string& 
 }
 
 Result<std::string> curl(std::vector<std::string> arguments) {
-  std::vector<std::string> argv{"/usr/bin/curl", "-sS", "--max-time", "30", "--noproxy", ""};
+  std::vector<std::string> argv{"/usr/bin/curl", "-sS", "--max-time", "120", "--noproxy", ""};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return Command(std::move(argv)).output();
 }

@@ -49,7 +49,7 @@ class PythonServer {
 // Waits until something accepts connections there.
 void wait_for_listener(const std::string& address, std::uint16_t port);
 
-// Runs curl with a limit of 30 s; what it prints, or its error.
+// Runs curl with a limit of two minutes; what it prints, or its error.
 Result<std::string> curl(std::vector<std::string> arguments);
 
 }  // namespace sbx::gateway::test

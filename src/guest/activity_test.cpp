@@ -64,7 +64,7 @@ TEST_F(ActivityTest, WaitsUntilTheLastOneHasGone) {
         put("docker", false);
       },
       boost::asio::detached);
-  loop_.run_for(std::chrono::seconds(20));
+  loop_.run_for(std::chrono::seconds(60));
   EXPECT_TRUE(returned);
 }
 

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 
 namespace {
-constexpr auto kAdoptDeadline = 5s;
+constexpr auto kAdoptDeadline = 20s;
 // Before this, "idle since" would be 1973: a number below is a length of time, one above a wall-clock time.
 constexpr std::int64_t kFirstWallClock = 100'000'000'000;
 }  // namespace

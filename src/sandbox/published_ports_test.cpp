@@ -42,7 +42,7 @@ constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 
 UniqueFd dial(std::int64_t port, int type = SOCK_STREAM) {
   UniqueFd socket(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
-  const timeval patience{20, 0};
+  const timeval patience{60, 0};
   ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -98,7 +98,7 @@ class PublishedPortsTest : public ::testing::Test {
     asio::co_spawn(io_, serve_guest(std::move(guest)), asio::detached);
     asio::co_spawn(io_, supervise(), asio::detached);
     loop_ = std::thread([this] { io_.run(); });
-    on_loop([&] { return link_.connect(20s); });
+    on_loop([&] { return link_.connect(60s); });
   }
   void TearDown() override {
     on_loop([&]() -> wire::Awaitable<Result<void>> {
@@ -268,7 +268,7 @@ TEST_F(PublishedPortsTest, AResetIsOneInBothDirections) {
   ::setsockopt(other.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
   other.reset();
   auto end = seen.get_future();
-  ASSERT_EQ(end.wait_for(20s), std::future_status::ready);
+  ASSERT_EQ(end.wait_for(60s), std::future_status::ready);
   EXPECT_EQ(end.get(), boost::system::error_code(asio::error::connection_reset).message());
 }
 
@@ -355,7 +355,7 @@ TEST_F(PublishedPortsTest, EachClientOfUdpHasAFlowOfItsOwn) {
 TEST_F(PublishedPortsTest, FlowsAreBoundedAndEndWhenNobodyUsesThem) {
   keeper::PublishedPorts::Limits limits;
   limits.flows = 4;
-  limits.flow_idle = 300ms;
+  limits.flow_idle = 2s;
   start(guest::serve_forward, limits);
   const auto port = publish(std::to_string(serve_packets()) + "/udp");
   const auto before = open_files();
@@ -387,8 +387,8 @@ wire::Awaitable<void> hostile(Stream stream) {
 
 TEST_F(PublishedPortsTest, AHostileGuestHarmsItsOwnClientsOnly) {
   keeper::PublishedPorts::Limits limits;
-  limits.answer_deadline = 500ms;
-  limits.flow_idle = 1s;
+  limits.answer_deadline = 3s;
+  limits.flow_idle = 2s;
   start(
       [](Stream stream) {
         const bool well_known = stream->request().path.starts_with("127.0.0.1:") && stream->request().path.size() < 13;

@@ -67,16 +67,6 @@ bool fits_in_memory(std::uint64_t size) {
   return at != std::string::npos && std::strtoull(text.c_str() + at + kName.size(), nullptr, 10) * 1024 > 2 * size;
 }
 
-// The same for every build of a template, so that the next one clears away what one that was killed has left.
-fs::path ram_in_memory(const fs::path& ram) {
-  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
-  for (const char c : fs::absolute(ram).lexically_normal().string())
-    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  char name[64];
-  std::snprintf(name, sizeof name, "/dev/shm/sbx-template-%016llx", static_cast<unsigned long long>(hash));
-  return name;
-}
-
 // A template under construction writes all of its memory once (init_on_free). On a disk's file that costs 20 s of
 // writing back; so it is built in memory where there is enough, and save_template_state copies what is not zero.
 Result<UniqueFd> create_ram(StartSpec& spec) {
@@ -224,6 +214,15 @@ Result<sockaddr_un> socket_address(int folder, std::string_view name) {
 }
 
 }  // namespace
+
+fs::path ram_in_memory(const fs::path& ram) {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
+  for (const char c : fs::absolute(ram).lexically_normal().string())
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  char name[64];
+  std::snprintf(name, sizeof name, "/dev/shm/sbx-template-%016llx", static_cast<unsigned long long>(hash));
+  return name;
+}
 
 Result<UniqueFd> listen_in(const fs::path& runtime_folder, std::string_view name) {
   return listen_in(runtime_folder, name, SOCK_STREAM);

@@ -45,6 +45,10 @@ struct StartSpec {
   std::chrono::steady_clock::duration deadline = std::chrono::seconds(20);
 };
 
+// Where a template's RAM is while it is built, if there is room. The same for every build of it, so that the next one
+// clears away what one that was killed has left.
+std::filesystem::path ram_in_memory(const std::filesystem::path& ram);
+
 class MachineProcess {
  public:
   // fork and exec; returns before QEMU answers. machine.qemu_major is found out if it is 0.

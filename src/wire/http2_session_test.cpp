@@ -34,7 +34,7 @@ struct Peers {
         io, [this]() -> Awaitable<void> { (void)co_await client->run(); }, asio::detached);
   }
 
-  // Runs `flow`, then closes both sides; fails the test when it takes longer than 30 s.
+  // Runs `flow`, then closes both sides; fails the test when it takes longer than two minutes.
   void run(std::function<Awaitable<void>()> flow) {
     asio::co_spawn(
         io,
@@ -44,7 +44,7 @@ struct Peers {
           server->close();
         },
         asio::detached);
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::minutes(2);
     io.run_until(until);
     EXPECT_LT(std::chrono::steady_clock::now(), until) << "the flow hangs";
   }
@@ -237,7 +237,7 @@ TEST(Http2Session, AResetReachesTheHandler) {
 TEST(Http2Session, GarbageEndsTheSession) {
   Peers peers(echo, false);
   ASSERT_TRUE(write_all(peers.fds[1], std::string(100000, 'G')));
-  peers.io.run_for(std::chrono::seconds(10));
+  peers.io.run_for(std::chrono::seconds(60));
   EXPECT_FALSE(peers.server_end);
   ::close(peers.fds[1]);
 }

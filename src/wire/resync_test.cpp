@@ -37,7 +37,8 @@ TEST(Resync, BothSidesAgreeAfterLeftoversOfAnOldSession) {
   Result<void> host_result = fail(ErrorCode::kInternal, "not run");
   Result<void> guest_result = fail(ErrorCode::kInternal, "not run");
   asio::co_spawn(
-      pair.io, [&]() -> asio::awaitable<void> { host_result = co_await resync_as_host(host, std::chrono::seconds(5)); },
+      pair.io,
+      [&]() -> asio::awaitable<void> { host_result = co_await resync_as_host(host, std::chrono::seconds(60)); },
       asio::detached);
   asio::co_spawn(
       pair.io, [&]() -> asio::awaitable<void> { guest_result = co_await resync_as_guest(guest); }, asio::detached);

@@ -102,7 +102,7 @@ class Bystander {
         keeper_descriptors_(descriptors_of(keeper_)),
         daemon_descriptors_(descriptors_of(daemon_)) {
     EXPECT_GT(keeper_, 0);
-    EXPECT_NE(find_in_tree(keeper_, program_), 0) << program_;
+    EXPECT_TRUE(eventually([&] { return find_in_tree(keeper_, program_) != 0; })) << program_;
     user_ = std::jthread([this](const std::stop_token& stop) {
       do {
         const auto echoed = neighbour_.exec({"echo", "alive"});
@@ -131,9 +131,9 @@ class Bystander {
     EXPECT_LT(peak_, most_kib) << program_;
     std::cout << program_ << " had at most " << peak_ / kMiB << " MiB\n";
     EXPECT_EQ(daemon_pid(), daemon_) << "the daemon ended";
-    EXPECT_TRUE(eventually([&] { return descriptors_of(keeper_) <= keeper_descriptors_ + 2; }, 20))
+    EXPECT_TRUE(eventually([&] { return descriptors_of(keeper_) <= keeper_descriptors_ + 2; }))
         << descriptors_of(keeper_) << " instead of " << keeper_descriptors_;
-    EXPECT_TRUE(eventually([&] { return descriptors_of(daemon_) <= daemon_descriptors_ + 2; }, 20))
+    EXPECT_TRUE(eventually([&] { return descriptors_of(daemon_) <= daemon_descriptors_ + 2; }))
         << descriptors_of(daemon_) << " instead of " << daemon_descriptors_;
   }
   const Sandbox& neighbour() const { return neighbour_; }

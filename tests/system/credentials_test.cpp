@@ -129,10 +129,15 @@ std::vector<std::string> found_in(const fs::path& path, const std::vector<std::s
 // Everything of the instance but what was made before any sandbox.
 std::vector<fs::path> state_files() {
   std::vector<fs::path> files;
-  for (auto entry = fs::recursive_directory_iterator(home()); entry != fs::recursive_directory_iterator(); ++entry) {
-    const auto name = entry->path().filename();
-    if (entry.depth() == 0 && (name == "images" || name == "templates")) entry.disable_recursion_pending();
-    if (entry->is_regular_file() && !entry->is_symlink()) files.push_back(entry->path());
+  std::error_code error;
+  for (int i = 0; i == 0 || (error && i < 100); ++i) {  // again, if a folder went meanwhile
+    files.clear();
+    for (fs::recursive_directory_iterator entry(home(), error), end; entry != end; entry.increment(error)) {
+      const auto name = entry->path().filename();
+      if (entry.depth() == 0 && (name == "images" || name == "templates")) entry.disable_recursion_pending();
+      std::error_code gone;
+      if (fs::symlink_status(entry->path(), gone).type() == fs::file_type::regular) files.push_back(entry->path());
+    }
   }
   return files;
 }

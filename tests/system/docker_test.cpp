@@ -61,7 +61,8 @@ volumes:
 }
 
 // Both write the time over and over, and take no notice of SIGTERM. What they wrote last is when they were ended. A
-// machine that is busy with something else may be late once, and a slow one takes as much longer as for a command.
+// machine that is busy with something else may be late a few times, and a slow one takes as much longer as for a
+// command.
 TEST(Docker, StopEndsAProcessAndAContainerThatIgnoreSigtermWithinASecond) {
   Sandbox sandbox;
   build_box(sandbox);
@@ -76,7 +77,7 @@ TEST(Docker, StopEndsAProcessAndAContainerThatIgnoreSigtermWithinASecond) {
   }
   const long most = 1000 * round_trip / 150;
   long best = 1'000'000;
-  for (int attempt = 0; attempt < 2 && best > most; ++attempt) {
+  for (int attempt = 0; attempt < 5 && best > most; ++attempt) {
     const auto ws = sandbox.workspace().string();
     const auto started =
         sandbox.shell("docker rm -f beating >/dev/null 2>&1; docker run -d --network none --name beating -v " + ws +

@@ -99,8 +99,9 @@ TEST(Fault, ADaemonThatIsKilledAsItStartsAKeeperLeavesNoKeeper) {
     bool seen = false;
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!seen && std::chrono::steady_clock::now() < deadline) {
-      for (const auto& entry : fs::directory_iterator(home() / "run"))
-        seen = seen || (!before.contains(entry.path()) && fs::exists(entry.path() / "keeper.lock"));
+      std::error_code error;
+      for (fs::directory_iterator entry(home() / "run", error), end; entry != end; entry.increment(error))
+        seen = seen || (!before.contains(entry->path()) && fs::exists(entry->path() / "keeper.lock", error));
       if (!seen) ::usleep(500);
     }
     EXPECT_TRUE(seen);

@@ -1,6 +1,7 @@
 // Drives the `sbx` beside this test program against the system tests' instance ($SBX_HOME).
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -31,6 +32,10 @@ nlohmann::json sbx_json(const std::vector<std::string>& arguments);
 // Waits until `condition` holds, asking every 50 ms; false after `seconds`.
 template <typename Condition>
 bool eventually(Condition condition, int seconds = 60);
+
+// Whether `condition` holds all along, for so long by the clock.
+template <typename Condition>
+bool stays(Condition condition, std::chrono::milliseconds time);
 
 // "VmRSS" and the like of a process, in KiB; -1 if it is gone.
 long memory_kib(int pid, const std::string& what);
@@ -70,6 +75,16 @@ bool eventually(Condition condition, int seconds) {
     wait_a_little();
   }
   return condition();
+}
+
+template <typename Condition>
+bool stays(Condition condition, std::chrono::milliseconds time) {
+  const auto until = std::chrono::steady_clock::now() + time;
+  while (std::chrono::steady_clock::now() < until) {
+    if (!condition()) return false;
+    wait_a_little();
+  }
+  return true;
 }
 
 }  // namespace sbx::test

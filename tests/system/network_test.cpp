@@ -35,6 +35,7 @@ class Service {
   static void serve(int listener) {
     for (;;) {
       const UniqueFd client(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+      if (!client.valid() && (errno == EINTR || errno == ECONNABORTED)) continue;
       if (!client.valid()) return;
       char request[4096];
       if (::recv(client.get(), request, sizeof request, 0) <= 0) continue;
@@ -50,12 +51,19 @@ class Service {
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
+// Up to three times: others' networks and servers have their moments.
+std::string again(const std::string& command) {
+  return "{ " + command + " || { sleep 5; " + command + "; } || { sleep 20; " + command + "; }; }";
+}
+
 TEST(Network, PackagesOfNpmAndDebianAreInstalledThroughTheGateway) {
   const Sandbox sandbox;
-  const auto npm = sandbox.shell("cd /tmp && mkdir n && cd n && npm install is-number && ls node_modules");
+  const auto npm =
+      sandbox.shell("mkdir /tmp/n && cd /tmp/n && " + again("npm install is-number") + " && ls node_modules");
   EXPECT_EQ(npm.status, 0) << npm.out << npm.err;
   EXPECT_TRUE(holds(npm.out, "is-number")) << npm.out << npm.err;
-  const auto apt = sandbox.root("apt-get update && apt-get install -y --no-install-recommends hello && hello");
+  const auto apt = sandbox.root(again("apt-get update") + " && " +
+                                again("apt-get install -y --no-install-recommends hello") + " && hello");
   EXPECT_EQ(apt.status, 0) << apt.out << apt.err;
   EXPECT_TRUE(holds(apt.out, "Hello, world!")) << apt.out << apt.err;
 }
@@ -78,14 +86,14 @@ TEST(Network, NothingButTcpLeavesAndThatIsSaidAtOnce) {
   const Sandbox sandbox;
   const auto refused = sandbox.root(
       "ip -6 route show default; ip -o link | cut -d' ' -f2 | grep -vE '^(lo|sbx0|dummy0|docker0|br-|veth)';"
-      "timeout 20 python3 - <<'END'\n"
+      "timeout 120 python3 - <<'END'\n"
       "import socket\n"
-      "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.7', 53)); s.settimeout(10)\n"
+      "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.7', 53)); s.settimeout(50)\n"
       "try:\n"
       "  s.send(b'x'); s.recv(1); print('udp answered')\n"
       "except TimeoutError: print('udp is silent')\n"
       "except OSError as e: print('udp refused')\n"
-      "s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(10)\n"
+      "s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(50)\n"
       "try:\n"
       "  s.connect(('2001:db8::7', 80)); print('ipv6 connected')\n"
       "except TimeoutError: print('ipv6 is silent')\n"
@@ -99,7 +107,7 @@ TEST(Network, AServiceOfTheHostIsReachedOnlyByItsRuleAndRulesActAtOnce) {
   const Sandbox sandbox;
   const std::string fetch = "curl -sS -m 60 http://host.docker.internal:" + service.port() + "/";
   EXPECT_TRUE(holds(sandbox.shell(fetch).out, "\"code\":\"denied\""));
-  const auto direct = sandbox.shell("curl -sS -m 20 --noproxy '*' http://127.0.0.1:" + service.port() + "/");
+  const auto direct = sandbox.shell("curl -sS -m 60 --noproxy '*' http://127.0.0.1:" + service.port() + "/");
   EXPECT_NE(direct.status, 0) << "the guest's loopback is not the host's: " << direct.out;
 
   const auto allowed = sbx({"policy", "allow", "network", "localhost:" + service.port(), "--sandbox", sandbox.name()});
