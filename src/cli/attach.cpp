@@ -9,6 +9,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <deque>
 #include <iostream>
@@ -57,6 +59,34 @@ class RawTerminal {
  private:
   termios saved_{};
   bool active_ = false;
+};
+
+// Signals come through a pipe while a command is attached, and do what they did before afterwards.
+class SignalPipe {
+ public:
+  Result<void> open() {
+    if (g_signal_pipe[0] < 0 && ::pipe2(g_signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+      return fail_errno("making a pipe", errno);
+    for (char stale = 0; ::read(g_signal_pipe[0], &stale, 1) > 0;) continue;
+    struct sigaction action {};
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    for (std::size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &action, &before_[i]);
+    opened_ = true;
+    ::signal(SIGPIPE, SIG_IGN);
+    return {};
+  }
+  SignalPipe() = default;
+  ~SignalPipe() {
+    for (std::size_t i = 0; opened_ && i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+  }
+  SignalPipe(const SignalPipe&) = delete;
+  SignalPipe& operator=(const SignalPipe&) = delete;
+
+ private:
+  static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
+  std::array<struct sigaction, kSignals.size()> before_{};
+  bool opened_ = false;
 };
 
 class Attachment {
@@ -125,7 +155,9 @@ class Attachment {
     pollfd fds[3] = {
         {fd_.get(), POLLIN, 0}, {g_signal_pipe[0], POLLIN, 0}, {stdin_open ? options_.stdin_fd : -1, POLLIN, 0}};
     if (input_.empty() || !parse_frames()) {
-      if (::poll(fds, 3, -1) < 0 && errno != EINTR) return fail_errno("waiting", errno);
+      if (::poll(fds, 3, time_left()) < 0 && errno != EINTR) return fail_errno("waiting", errno);
+      // Also of one that says something all the time.
+      if (time_left() == 0) return fail(ErrorCode::kTimeout, "the command did not end in time");
     }
     if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
       char piece[65536];
@@ -139,6 +171,12 @@ class Attachment {
     if ((fds[1].revents & POLLIN) != 0) SBX_CHECK(pass_signals(), "passing a signal on");
     if (fds[2].revents != 0 && !status_) SBX_CHECK(pass_stdin(), "passing stdin on");
     return {};
+  }
+
+  int time_left() const {
+    if (!options_.deadline) return -1;
+    const auto left = began_ + *options_.deadline - std::chrono::steady_clock::now();
+    return static_cast<int>(std::max<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(left).count(), 0));
   }
 
   Result<void> pass_signals() {
@@ -234,6 +272,7 @@ class Attachment {
 
   UniqueFd fd_;
   AttachOptions options_;
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   wire::StdcopyReader reader_;
   std::string input_;
   std::string message_;
@@ -268,14 +307,8 @@ int exit_status(const json& status) {
 
 Result<int> attach(const ApiClient& client, const std::string& sandbox, AttachOptions options) {
   auto fd = SBX_TRY(client.connect(), "reaching the daemon");
-  if (g_signal_pipe[0] < 0) {
-    if (::pipe2(g_signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return fail_errno("making a pipe", errno);
-    struct sigaction action {};
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH}) ::sigaction(number, &action, nullptr);
-    ::signal(SIGPIPE, SIG_IGN);
-  }
+  SignalPipe signals;
+  SBX_CHECK(signals.open(), "running the command");
   const RawTerminal raw(options.raw_terminal);
   Attachment attachment(std::move(fd), std::move(options));
   return attachment.run(sandbox);

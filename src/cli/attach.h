@@ -1,7 +1,9 @@
 // Running a command attached: a WebSocket to the daemon, driven by one blocking poll loop (api/openapi.yaml, attach).
 #pragma once
 
+#include <chrono>
 #include <functional>
+#include <optional>
 
 #include "cli/api_client.h"
 
@@ -12,6 +14,8 @@ struct AttachOptions {
   int stdin_fd = 0;        // -1: the command's stdin is empty
   // Output as it comes (stream 1 or 2); without it, to our own stdout and stderr.
   std::function<Result<void>(int stream, std::string_view data)> sink;
+  // How long the command may take in all; kTimeout then, and it is ended. For what nobody waits for at a terminal.
+  std::optional<std::chrono::seconds> deadline = {};
   bool raw_terminal = false;  // put our terminal into raw mode and follow its size
 };
 

@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <cstdio>
+
 #include "base/file.h"
 #include "cli/copy_placement.h"
+#include "cli/pkt_lines.h"
 #include "cli/table.h"
 #include "cli/units.h"
 #include "cli/workspace_argument.h"
@@ -18,6 +21,42 @@ TEST(Memory, ReadsBinaryUnits) {
   EXPECT_EQ(*parse_memory("2GiB"), 2048);
   EXPECT_EQ(*parse_memory("1073741824"), 1024);
   for (const char* bad : {"", "g", "-1g", "1x", "1.5g", "99999999999999999999"}) EXPECT_FALSE(parse_memory(bad)) << bad;
+}
+
+std::string packet(const std::string& body) {
+  char length[5];
+  std::snprintf(length, sizeof length, "%04zx", body.size() + 4);
+  return length + body;
+}
+
+TEST(PktLines, PassPackDataOnAndMaskWhatATerminalWouldObey) {
+  using namespace std::string_literals;
+  const std::string pack = packet("\x01" + std::string(60000, '\x1b'));
+  const std::string sent = packet("0123 refs/heads/main\0side-band-64k\n"s) + "0000" + "0001" +
+                           packet(
+                               "\x02"
+                               "Count\x1b[2J 10%\r") +
+                           pack + packet("\x03no\x9b\xc2\x9b\n") + packet("") + packet("ERR \x1b]0;owned\x07") +
+                           packet("\x02") + "0002";
+  const std::string meant = packet("0123 refs/heads/main\0side-band-64k\n"s) + "0000" + "0001" +
+                            packet(
+                                "\x02"
+                                "Count?[2J 10%\r") +
+                            pack + packet("\x03no???\n") + packet("") + packet("ERR ?]0;owned?") + packet("\x02") +
+                            "0002";
+  for (const std::size_t piece : {std::size_t{1}, std::size_t{3}, std::size_t{5}, std::size_t{4096}, sent.size()}) {
+    PktLines lines;
+    std::string passed;
+    for (std::size_t at = 0; at < sent.size(); at += piece) passed += lines.feed(sent.substr(at, piece)).value();
+    EXPECT_TRUE(passed == meant) << "in pieces of " << piece;
+  }
+}
+
+TEST(PktLines, RefuseWhatIsNoPacket) {
+  for (const char* bad : {"PACK", "0003", "fff1", "-001", "00 5", "\x1b]0;", "0x10"}) {
+    PktLines lines;
+    EXPECT_FALSE(lines.feed("0000" + std::string(bad))) << bad;
+  }
 }
 
 TEST(Visible, LeavesNothingThatATerminalWouldObey) {

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "cli/attach.h"
 #include "cli/commands.h"
+#include "cli/pkt_lines.h"
 #include "cli/table.h"
 
 namespace sbx::cli {
@@ -116,6 +117,7 @@ int uncommitted_in_sandbox(const ApiClient& client, const json& sandbox) {
                      {"cwd", sandbox["clone"].value("path", "")},
                      {"tty", false}};
   options.stdin_fd = -1;
+  options.deadline = std::chrono::seconds(90);  // whatever the guest makes of `timeout`
   int lines = 0;
   options.sink = [&lines](int stream, std::string_view data) -> Result<void> {
     if (stream == 1 && lines < 1'000'000) lines += static_cast<int>(std::ranges::count(data, '\n'));
@@ -227,8 +229,9 @@ Result<int> serve_upload_pack(const ApiClient& client, const std::string& name) 
       {"argv", {"git", "upload-pack", sandbox["clone"].value("path", "")}}, {"cwd", "/"}, {"tty", false}};
   if (const char* protocol = ::getenv("GIT_PROTOCOL"); protocol != nullptr && std::string_view(protocol).size() < 64)
     options.command["env"] = json::array({std::string("GIT_PROTOCOL=") + protocol});
-  options.sink = [](int stream, std::string_view data) {
-    return stream == 1 ? write_all(1, data) : write_all(2, visible(data, "\n\t"));
+  options.sink = [lines = PktLines()](int stream, std::string_view data) mutable -> Result<void> {
+    if (stream != 1) return write_all(2, visible(data, "\n\t"));
+    return write_all(1, SBX_TRY(lines.feed(data), "fetching from the sandbox"));
   };
   return attach(client, name, std::move(options));
 }

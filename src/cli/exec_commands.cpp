@@ -172,6 +172,10 @@ Result<int> run_agent(const ApiClient& client, const RunOptions& wanted) {
                                            "' works on the workspace itself; 'sbx rm' it, or "
                                            "choose another --name");
     }
+    if (!create.ports.empty()) {
+      std::cerr << "WARNING: --publish is ignored for a sandbox that exists; 'sbx ports " << sandbox.value("name", "")
+                << " --publish " << create.ports.front() << "' publishes it\n";
+    }
     json start = {{"cold", options.cold}};
     start.update(ssh_agent_member());
     const json answer =

@@ -23,17 +23,14 @@ std::size_t printable(std::string_view text) {
   return mark ? 0 : length;
 }
 
-}  // namespace
-
-std::string visible(std::string_view text, std::string_view kept) {
-  static constexpr char kDigits[] = "0123456789abcdef";
+template <typename Replace>
+std::string shown_with(std::string_view text, std::string_view kept, Replace replace) {
   std::string shown;
   while (!text.empty()) {
     std::size_t length = printable(text);
     if (length == 0 && kept.find(text.front()) != std::string_view::npos) length = 1;
     if (length == 0) {
-      const auto byte = static_cast<unsigned char>(text.front());
-      shown += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+      shown += replace(static_cast<unsigned char>(text.front()));
       length = 1;
     } else {
       shown += text.substr(0, length);
@@ -41,6 +38,19 @@ std::string visible(std::string_view text, std::string_view kept) {
     text.remove_prefix(length);
   }
   return shown;
+}
+
+}  // namespace
+
+std::string visible(std::string_view text, std::string_view kept) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  return shown_with(text, kept, [](unsigned char byte) {
+    return std::string{'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+  });
+}
+
+std::string masked(std::string_view text, std::string_view kept) {
+  return shown_with(text, kept, [](unsigned char) { return '?'; });
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {
