@@ -3,12 +3,16 @@
 // the gateway sent would be seen and would reach nobody.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <fstream>
+#include <mutex>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -279,6 +283,42 @@ TEST_F(Attack, AGuestThatBreaksItsGatewayReachesNothingAndForgesNothing) {
   for (const auto& line : sent()) {
     EXPECT_FALSE(holds(line, "tunnel") || holds(line, "denied") || holds(line, "FORGED")) << line;
   }
+}
+
+TEST_F(Attack, RootWithEveryKindOfSocketReachesOnlyWhatPolicyAllows) {
+  const std::string abstract = "sbx-attack-" + std::to_string(::getpid());
+  const UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path + 1, abstract.data(), abstract.size());
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + abstract.size());
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 4), 0);
+
+  const Sandbox attacker({"--allow-network", "allowed.test:80", "--allow-network", "allowed.test:443"});
+  const Sandbox neighbour;
+  arm(attacker);
+  // What is seen here is what is sent: the way that is open leads into the trap.
+  EXPECT_EQ(attacker.shell("curl -sS -m 60 http://allowed.test/").out, "trapped");
+  EXPECT_TRUE(sent().contains("dns allowed.test"));
+  EXPECT_EQ(sent_beyond_names(), std::set<std::string>{"tcp 93.184.215.14 80"});
+
+  const auto neighbours = neighbour.root(
+      "python3 -m http.server 80 >/dev/null 2>&1 & ip -4 -o addr show scope global | head -1 | "
+      "sed 's/.*inet \\([0-9.]*\\).*/\\1/'");
+  const auto at = neighbours.out.substr(0, neighbours.out.find('\n'));
+  ASSERT_NE(at, "") << neighbours.err;
+  const auto attack = attacker.root("cd /root/attack && python3 way_out_attack.py " + at + " " + abstract + " 2>&1");
+  EXPECT_TRUE(holds(attack.out, "\ndone")) << attack.out << attack.err;
+  EXPECT_FALSE(holds(attack.out, "REACHED")) << attack.out;
+  auto reached = sent_beyond_names();
+  reached.erase("tcp 93.184.215.14 80");
+  reached.erase("tcp 93.184.215.14 443");  // allowed.test itself
+  EXPECT_EQ(reached, std::set<std::string>());
+  for (const auto& line : sent()) {
+    EXPECT_FALSE(holds(line, "other.test") || holds(line, "tunnel") || holds(line, "metadata")) << line;
+  }
+  expect_an_honest_log(attacker);
 }
 
 // How often each of these is in the memory of a process.
