@@ -56,14 +56,15 @@ int Dispatcher::op_setattr(const Request& request, Reply& reply) {
   // The owner cannot change; saying who it already is is no change.
   if ((in.valid & FATTR_UID) != 0 && in.uid != attributes_.shown_user(before->stx_uid)) return EPERM;
   if ((in.valid & FATTR_GID) != 0 && in.gid != attributes_.shown_group(before->stx_gid)) return EPERM;
-  if ((in.valid & FATTR_MODE) != 0) {
-    if (const int error = change_mode(*node, *before, in.mode)) return error;
-  }
   if ((in.valid & FATTR_SIZE) != 0) {
     if (const int error = change_size(request, in, *node)) return error;
   }
   if ((in.valid & (FATTR_ATIME | FATTR_MTIME)) != 0) {
     if (const int error = change_times(in, *node)) return error;
+  }
+  // Last, since it may forbid the rest to a user without privileges.
+  if ((in.valid & FATTR_MODE) != 0) {
+    if (const int error = change_mode(*node, *before, in.mode)) return error;
   }
   const auto after = status_of(node->get());
   if (!after) return after.error();

@@ -1,6 +1,6 @@
 """Every way out of the sandbox but the gateway's, as root in the sandbox, with the guest's own network turned inside out.
 
-  way_out_attack.py NEIGHBOUR ABSTRACT     the address and name of things that must stay out of reach
+  way_out_attack.py NEIGHBOUR ABSTRACT [full]     the address and name of things that must stay out of reach
 
 "REACHED ..." for each that is not.
 """
@@ -15,7 +15,8 @@ import sys
 
 from hostile_port import say
 
-SECONDS = 10
+FULL = sys.argv[3:] == ["full"]
+SECONDS = 10 if FULL else 4
 METADATA, STRANGER = "169.254.169.254", "93.184.215.14"
 
 
@@ -100,8 +101,8 @@ def tls_with_another_name(address, sni):
 
 
 def destinations():
-    for address in (METADATA, STRANGER, "10.0.0.1", "172.17.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8", "0.0.0.0",
-                    "224.0.0.1", "255.255.255.255", sys.argv[1]):
+    more = ("172.17.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8", "0.0.0.0", "224.0.0.1", "255.255.255.255")
+    for address in (METADATA, STRANGER, "10.0.0.1", sys.argv[1]) + (more if FULL else ()):
         for port in (80, 53):
             attempt(f"tcp {address}:{port}", lambda a=address, p=port: tcp(socket.AF_INET, a, p))
         attempt(f"udp {address}", lambda a=address: udp(a, 53, question(b"stolen.tunnel.invalid", 16)))
@@ -182,7 +183,7 @@ def without_rules():
     wait_for_attempts("without rules")
 
 
-faulthandler.dump_traceback_later(180, exit=True)
+faulthandler.dump_traceback_later(600, exit=True)
 destinations()
 other_names()
 sockets()
