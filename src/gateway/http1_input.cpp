@@ -1,7 +1,6 @@
 #include "gateway/http1_input.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 
@@ -18,6 +17,7 @@ std::unexpected<Error> cut() { return fail(ErrorCode::kUnavailable, "the connect
 }  // namespace
 
 Awaitable<Result<bool>> Http1Input::read_more() {
+  co_await stream_->readable();
   const std::size_t size = length_.kind == BodyLength::Kind::kNone ? kRead : kReadBody;
   const std::size_t before = buffer_.size();
   buffer_.resize(before + size);
@@ -41,8 +41,8 @@ void Http1Input::watch(std::function<void()> ended) {
   asio::co_spawn(
       executor_,
       [self = shared_from_this()]() -> Awaitable<void> {
-        // Into a buffer of its own: nobody knows how long this waits.
-        std::array<char, kAhead> ahead;
+        co_await self->stream_->readable();
+        std::string ahead(kAhead, '\0');
         auto n = co_await self->stream_->read_some(ahead);
         self->watching_ = false;
         self->ended_ = !n || *n == 0;

@@ -17,6 +17,8 @@ namespace {
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 }
 
+Awaitable<void> SocketStream::readable() { co_await socket_.async_wait(asio::ip::tcp::socket::wait_read, kToken); }
+
 Awaitable<Result<std::size_t>> SocketStream::read_some(std::span<char> buffer) {
   auto [error, n] = co_await socket_.async_read_some(asio::buffer(buffer.data(), buffer.size()), kToken);
   if (error == asio::error::eof) co_return std::size_t{0};
@@ -46,6 +48,13 @@ void abort_socket(asio::ip::tcp::socket& socket) {
   boost::system::error_code ignored;
   socket.set_option(asio::socket_base::linger(true, 0), ignored);
   socket.close(ignored);
+}
+
+Awaitable<void> TunnelStream::readable() {
+  if (!early_.empty()) co_return;
+  // The end and errors are told again by the next read.
+  auto chunk = co_await tunnel_->read_chunk();
+  if (chunk) early_ = std::move(*chunk);
 }
 
 Awaitable<Result<std::size_t>> TunnelStream::read_some(std::span<char> buffer) {

@@ -12,11 +12,18 @@
 namespace sbx::gateway {
 
 using wire::Awaitable;
-using wire::ByteStream;
+
+// What can be waited for without a buffer: most connections are idle, and there may be thousands.
+class ByteStream : public wire::ByteStream {
+ public:
+  // Returns when read_some() would not wait, be it for bytes, the end or an error.
+  virtual Awaitable<void> readable() = 0;
+};
 
 class SocketStream final : public ByteStream {
  public:
   explicit SocketStream(boost::asio::ip::tcp::socket socket) : socket_(std::move(socket)) {}
+  Awaitable<void> readable() override;
   Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) override;
   Awaitable<Result<void>> write(std::string_view data) override;
   Awaitable<Result<void>> finish() override;
@@ -34,6 +41,7 @@ class TunnelStream final : public ByteStream {
   // `early`: bytes that come before what is read from the tunnel.
   explicit TunnelStream(std::shared_ptr<wire::Http2Stream> tunnel, std::string early = {})
       : tunnel_(std::move(tunnel)), early_(std::move(early)) {}
+  Awaitable<void> readable() override;
   Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) override;
   Awaitable<Result<void>> write(std::string_view data) override { return tunnel_->write(data); }
   Awaitable<Result<void>> finish() override { return tunnel_->finish(); }

@@ -2,18 +2,55 @@
 
 #include <openssl/err.h>
 
-#include <array>
+#include <algorithm>
+#include <cstring>
 
 namespace sbx::gateway {
 
 namespace {
 constexpr std::size_t kPull = 16U << 10U;
 constexpr std::size_t kPiece = 64U << 10U;  // encrypted before it is handed on
+constexpr std::size_t kRecord = 16U << 10U;
+constexpr std::size_t kOverhead = 64;  // of a record: its header, tag and type
 }  // namespace
 
 TlsStream::TlsStream(std::shared_ptr<ByteStream> inner, SslPtr ssl, const boost::asio::any_io_executor& executor)
     : inner_(std::move(inner)), ssl_(std::move(ssl)), flushed_(executor) {
-  SSL_set_bio(ssl_.get(), BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+  BIO* bio = BIO_new(wire_method());
+  BIO_set_data(bio, &wire_);
+  BIO_set_init(bio, 1);
+  SSL_set_bio(ssl_.get(), bio, bio);
+}
+
+// Not OpenSSL's own memory BIO, which keeps all the room that it ever needed.
+BIO_METHOD* TlsStream::wire_method() {
+  static BIO_METHOD* const kMethod = [] {
+    BIO_METHOD* method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sbx wire");
+    BIO_meth_set_read_ex(method, [](BIO* bio, char* into, std::size_t size, std::size_t* got) {
+      auto& wire = *static_cast<Wire*>(BIO_get_data(bio));
+      BIO_clear_retry_flags(bio);
+      *got = std::min(size, wire.in.size() - wire.in_read);
+      if (*got == 0) {
+        BIO_set_retry_read(bio);
+        return 0;
+      }
+      std::memcpy(into, wire.in.data() + wire.in_read, *got);
+      wire.in_read += *got;
+      if (wire.in_read == wire.in.size()) {
+        wire.in = {};
+        wire.in_read = 0;
+      }
+      return 1;
+    });
+    BIO_meth_set_write_ex(method, [](BIO* bio, const char* data, std::size_t size, std::size_t* written) {
+      static_cast<Wire*>(BIO_get_data(bio))->out.append(data, size);
+      *written = size;
+      return 1;
+    });
+    BIO_meth_set_ctrl(method, [](BIO*, int command, long, void*) -> long { return command == BIO_CTRL_FLUSH ? 1 : 0; });
+    return method;
+  }();
+  return kMethod;
 }
 
 std::unexpected<Error> TlsStream::failed(std::string_view what) {
@@ -34,22 +71,24 @@ std::unexpected<Error> TlsStream::failed(std::string_view what) {
 }
 
 Awaitable<Result<void>> TlsStream::pull() {
-  std::array<char, kPull> buffer;
-  SBX_CO_TRY(const std::size_t n, co_await inner_->read_some(buffer), "TLS");
+  co_await inner_->readable();
+  std::string bytes(kPull, '\0');
+  SBX_CO_TRY(const std::size_t n, co_await inner_->read_some(bytes), "TLS");
   if (n == 0) co_return fail(ErrorCode::kUnavailable, "the connection ended within TLS");
-  BIO_write(SSL_get_rbio(ssl_.get()), buffer.data(), static_cast<int>(n));
+  bytes.resize(n);
+  // OpenSSL asks for more only when it has taken all of what there was.
+  wire_.in = std::move(bytes);
+  wire_.in_read = 0;
   co_return Result<void>{};
 }
 
 Awaitable<Result<void>> TlsStream::flush() {
-  BIO* out = SSL_get_wbio(ssl_.get());
-  while (BIO_ctrl_pending(out) > 0) {
+  while (!wire_.out.empty()) {
     if (flushing_) {
       co_await flushed_.wait();
       continue;
     }
-    std::string bytes(BIO_ctrl_pending(out), '\0');
-    BIO_read(out, bytes.data(), static_cast<int>(bytes.size()));
+    const std::string bytes = std::exchange(wire_.out, {});
     flushing_ = true;
     const auto written = co_await inner_->write(bytes);
     flushing_ = false;
@@ -85,6 +124,18 @@ std::string TlsStream::alpn() const {
   return name == nullptr ? std::string() : std::string(reinterpret_cast<const char*>(name), size);
 }
 
+Awaitable<void> TlsStream::readable() {
+  while (!broken_) {
+    ERR_clear_error();
+    char byte = 0;
+    std::size_t n = 0;
+    const int rc = SSL_peek_ex(ssl_.get(), &byte, 1, &n);
+    if (rc == 1 || SSL_get_error(ssl_.get(), rc) != SSL_ERROR_WANT_READ) break;
+    // What goes wrong from here on goes wrong again when it is read.
+    if (!co_await flush() || !co_await pull()) break;
+  }
+}
+
 Awaitable<Result<std::size_t>> TlsStream::read_some(std::span<char> buffer) {
   for (;;) {
     if (broken_) co_return fail(ErrorCode::kUnavailable, "TLS has failed before");
@@ -110,6 +161,7 @@ Awaitable<Result<void>> TlsStream::write(std::string_view data) {
     ERR_clear_error();
     const auto piece = data.substr(0, kPiece);
     std::size_t n = 0;
+    wire_.out.reserve(wire_.out.size() + std::min(piece.size(), kRecord) + kOverhead);
     if (SSL_write_ex(ssl_.get(), piece.data(), piece.size(), &n) != 1) co_return failed("TLS");
     data.remove_prefix(n);
     SBX_CO_CHECK(co_await flush(), "TLS");

@@ -1,5 +1,5 @@
-// TLS over any ByteStream, by OpenSSL with memory buffers in between. One executor; one reader and one writer at a
-// time.
+// TLS over any ByteStream, by OpenSSL with memory in between that is given back when nothing is under way. One
+// executor; one reader and one writer at a time.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -26,17 +26,26 @@ class TlsStream final : public ByteStream {
   std::string alpn() const;
 
   // An end without close_notify is an error: something may be missing.
+  Awaitable<void> readable() override;
   Awaitable<Result<std::size_t>> read_some(std::span<char> buffer) override;
   Awaitable<Result<void>> write(std::string_view data) override;
   Awaitable<Result<void>> finish() override;
   void reset() override { inner_->reset(); }
 
  private:
+  // What OpenSSL reads and writes instead of a socket.
+  struct Wire {
+    std::string in;
+    std::size_t in_read = 0;
+    std::string out;
+  };
+  static BIO_METHOD* wire_method();
   Awaitable<Result<void>> pull();
   Awaitable<Result<void>> flush();
   std::unexpected<Error> failed(std::string_view what);
 
   std::shared_ptr<ByteStream> inner_;
+  Wire wire_;
   SslPtr ssl_;
   wire::Signal flushed_;
   bool flushing_ = false;
