@@ -64,10 +64,11 @@ Result<Book::Filter> filter_of(Daemon& daemon, Request& request) {
   filter.placeholder = request.query["placeholder"];
   filter.target = request.query["target"];
   const std::string type = request.query["type"];
-  for (const SecretKind kind : {SecretKind::kService, SecretKind::kRegistry, SecretKind::kCustom}) {
+  for (const SecretKind kind : {SecretKind::kService, SecretKind::kRegistry, SecretKind::kCustom, SecretKind::kLogin}) {
     if (type == secret::to_string(kind)) filter.kind = kind;
   }
-  if (!type.empty() && !filter.kind) return fail(ErrorCode::kInvalid, "type must be service, registry or custom");
+  if (!type.empty() && !filter.kind)
+    return fail(ErrorCode::kInvalid, "type must be service, registry, custom or oauth");
   return filter;
 }
 

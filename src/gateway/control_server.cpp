@@ -1,10 +1,14 @@
 #include "gateway/control_server.h"
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <charconv>
 #include <nlohmann/json.hpp>
+
+#include "gateway/login_tokens.h"
 
 namespace sbx::gateway {
 
@@ -15,13 +19,18 @@ namespace {
 
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t kMaxConfig = 16U << 20U;
+constexpr std::string_view kLoginsSeen = "sbx-logins-seen";
 
 Awaitable<void> put_config(Gateway& gateway, StreamPtr stream) {
   auto body = co_await wire::read_body(*stream, kMaxConfig);
   if (!body) co_return co_await wire::send_error(*stream, body.error());
   auto config = GatewayConfig::parse(std::move(*body));
   if (!config) co_return co_await wire::send_error(*stream, config.error());
-  gateway.configure(std::move(*config));
+  const auto& headers = stream->request().headers;
+  const auto seen = std::ranges::find(headers, kLoginsSeen, &std::pair<std::string, std::string>::first);
+  std::uint64_t number = 0;
+  if (seen != headers.end()) std::from_chars(seen->second.data(), seen->second.data() + seen->second.size(), number);
+  gateway.configure(std::move(*config), number);
   co_await wire::send_json(*stream, 200, "{}");
 }
 
@@ -36,6 +45,28 @@ Awaitable<void> get_log(Gateway& gateway, StreamPtr stream) {
   }
 }
 
+Awaitable<void> get_logins(Gateway& gateway, StreamPtr stream) {
+  if (!stream->respond(200, wire::HeaderList(), false)) co_return;
+  std::uint64_t seen = 0;
+  for (;;) {
+    const auto logins = co_await gateway.changed_logins(seen);
+    for (const auto& login : logins) {
+      auto update = login_update(*login);
+      const auto written = co_await stream->write(update);
+      wipe(update);
+      if (!written) co_return;
+    }
+  }
+}
+
+Awaitable<void> put_told(Gateway& gateway, StreamPtr stream) {
+  const auto id = co_await wire::read_body(*stream, 64);
+  if (!id) co_return co_await wire::send_error(*stream, id.error());
+  const auto told = gateway.log().told(*id);
+  if (!told) co_return co_await wire::send_error(*stream, told.error());
+  co_await wire::send_json(*stream, 200, "{}");
+}
+
 Awaitable<void> get_status(Gateway& gateway, StreamPtr stream, ControlFacts facts) {
   nlohmann::json status;
   status["configured"] = gateway.config() != nullptr;
@@ -48,6 +79,8 @@ Awaitable<void> handle(Gateway& gateway, StreamPtr stream, ControlFacts facts) {
   const auto& request = stream->request();
   if (request.method == "PUT" && request.path == "/config") co_return co_await put_config(gateway, std::move(stream));
   if (request.method == "GET" && request.path == "/log") co_return co_await get_log(gateway, std::move(stream));
+  if (request.method == "PUT" && request.path == "/log/told") co_return co_await put_told(gateway, std::move(stream));
+  if (request.method == "GET" && request.path == "/logins") co_return co_await get_logins(gateway, std::move(stream));
   if (request.method == "GET" && request.path == "/status") {
     co_return co_await get_status(gateway, std::move(stream), facts);
   }

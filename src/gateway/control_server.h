@@ -1,5 +1,5 @@
-// The gateway's socket for sbxd: PUT /config, GET /log, GET /status (docs/development/protocols.md, "Gateway socket").
-// One executor.
+// The gateway's socket for sbxd: PUT /config, GET /log, PUT /log/told, GET /logins, GET /status
+// (docs/development/protocols.md, "Gateway socket"). One executor.
 #pragma once
 
 #include <boost/asio/local/stream_protocol.hpp>

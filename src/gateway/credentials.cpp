@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "gateway/base64.h"
+#include "policy/http_rule.h"
 
 namespace sbx::gateway {
 
@@ -91,6 +92,13 @@ void hide(RequestSecrets& secrets, std::string_view value, std::string_view show
   }
 }
 
+char lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
+
+bool is_bearer(std::string_view value) {
+  static constexpr std::string_view kScheme = "bearer ";
+  return value.size() > kScheme.size() && std::ranges::equal(value.substr(0, kScheme.size()), kScheme, {}, lower);
+}
+
 bool is_form(const HeaderList& headers) {
   const auto* type = find_header(headers, "content-type");
   return type != nullptr && type->starts_with("application/x-www-form-urlencoded");
@@ -132,6 +140,16 @@ void replace_in_body(RequestSecrets& secrets, const HeaderList& headers, std::st
 
 }  // namespace
 
+// However it is spelt: a server may take "//token", "/Token" or "/token;x" for its endpoint, and then its answer must
+// not reach the guest as it is.
+bool OauthLogin::has_endpoint(std::string_view host, std::string_view path) const {
+  auto canonical = policy::canonical_path(path);
+  if (canonical) canonical->resize(std::min(canonical->size(), canonical->find(';')));
+  return std::ranges::any_of(endpoints, [&](const Endpoint& e) {
+    return e.host == host && (!canonical || std::ranges::equal(*canonical, e.path, {}, lower, lower));
+  });
+}
+
 Result<Credentials::Entry> Credentials::parse(const json& item) {
   if (!item.is_object()) return fail(ErrorCode::kInvalid, "it is not an object");
   Entry entry;
@@ -139,17 +157,25 @@ Result<Credentials::Entry> Credentials::parse(const json& item) {
   const auto kind = text_of(item, "kind");
   if (kind == "oauth") {
     entry.login = std::make_shared<OauthLogin>();
-    const auto endpoint = item.value("token_endpoint", json::object());
-    entry.login->endpoint_host = SBX_TRY(policy::canonical_host(text_of(endpoint, "host")), "reading its endpoint");
-    entry.login->endpoint_path = text_of(endpoint, "path");
+    entry.login->service = text_of(item, "service");
+    for (const auto& endpoint : item.value("token_endpoints", json::array())) {
+      auto host = SBX_TRY(policy::canonical_host(text_of(endpoint, "host")), "reading its endpoints");
+      entry.login->endpoints.push_back({std::move(host), text_of(endpoint, "path")});
+    }
     entry.login->access_sentinel = text_of(item, "access_sentinel");
     entry.login->refresh_sentinel = text_of(item, "refresh_sentinel");
     if (entry.login->access_sentinel.empty() || entry.login->refresh_sentinel.empty() ||
         entry.login->access_sentinel == entry.login->refresh_sentinel) {
       return fail(ErrorCode::kInvalid, "it needs two sentinels that differ");
     }
-    entry.login->access = SecretValue(text_of(item, "access"));
-    entry.login->refresh = SecretValue(text_of(item, "refresh"));
+    for (const auto& [key, value] :
+         {std::pair("access", &entry.login->access), std::pair("refresh", &entry.login->refresh)}) {
+      auto token = text_of(item, key);
+      const bool good = token.size() <= kMaxValue && is_field_value(token);
+      if (good) *value = SecretValue(token);
+      wipe(token);
+      if (!good) return fail(ErrorCode::kInvalid, "a token is too long or has control characters");
+    }
     return entry;
   }
   auto raw = text_of(item, "value");
@@ -161,6 +187,7 @@ Result<Credentials::Entry> Credentials::parse(const json& item) {
   if (kind == "service") {
     entry.header = text_of(item, "basic_user").empty() ? text_of(item, "header") : "authorization";
     std::ranges::transform(entry.header, entry.header.begin(), [](unsigned char c) { return std::tolower(c); });
+    entry.keep_bearer = item.value("keep_bearer", false);
     if (!is_field_name(entry.header)) return fail(ErrorCode::kInvalid, "its header is not a header's name");
     auto value = SBX_TRY(header_value(item, raw), "reading its format");
     entry.value = SecretValue(value);
@@ -183,7 +210,7 @@ Result<Credentials> Credentials::from_json(const json& list) {
   if (!list.is_array()) return fail(ErrorCode::kInvalid, "credentials are not a list");
   for (std::size_t i = 0; i < list.size(); ++i) {
     auto entry = SBX_TRY(parse(list[i]), "reading credential " + std::to_string(i));
-    credentials.entries_.push_back(std::make_shared<const Entry>(std::move(entry)));
+    credentials.entries_.push_back(std::make_shared<Entry>(std::move(entry)));
   }
   return credentials;
 }
@@ -200,7 +227,9 @@ bool Credentials::matches(const Entry& entry, std::string_view host, std::uint16
 
 bool Credentials::concern(std::string_view host, std::uint16_t port) const {
   return std::ranges::any_of(entries_, [&](const auto& entry) {
-    return matches(*entry, host, port) || (entry->login && entry->login->endpoint_host == host);
+    return matches(*entry, host, port) ||
+           (entry->login && std::ranges::find(entry->login->endpoints, host, &OauthLogin::Endpoint::host) !=
+                                entry->login->endpoints.end());
   });
 }
 
@@ -211,7 +240,7 @@ std::unique_ptr<RequestSecrets> Credentials::apply(std::string_view host, std::u
   for (const auto& entry : entries_) {
     if (entry->login != nullptr) {
       const auto& login = entry->login;
-      const bool endpoint = login->endpoint_host == host && path.substr(0, path.find('?')) == login->endpoint_path;
+      const bool endpoint = login->has_endpoint(host, path);
       if (endpoint) secrets->login = login;
       if (!endpoint && !matches(*entry, host, port)) continue;
       for (const auto& [value, sentinel] :
@@ -229,6 +258,10 @@ std::unique_ptr<RequestSecrets> Credentials::apply(std::string_view host, std::u
       // The first of several for one header wins.
       if (std::ranges::find(written, entry->header) != written.end()) continue;
       written.push_back(entry->header);
+      // What a registry's token endpoint gave the client for these credentials.
+      if (const auto* own = find_header(headers, entry->header);
+          entry->keep_bearer && own != nullptr && is_bearer(*own))
+        continue;
       set_header(headers, entry->header, std::string(entry->value.view()));
       const auto word = entry->value.view();
       hide(*secrets, entry->raw.view(), "");
@@ -249,15 +282,19 @@ std::unique_ptr<RequestSecrets> Credentials::apply(std::string_view host, std::u
   return secrets;
 }
 
-void Credentials::adopt_logins(const Credentials& older) {
+void Credentials::adopt_logins(const Credentials& older, std::uint64_t seen) {
   for (const auto& entry : entries_) {
-    if (!entry->login || !entry->login->access.empty() || !entry->login->refresh.empty()) continue;
+    if (!entry->login) continue;
     for (const auto& login : older.logins()) {
-      if (login->endpoint_host != entry->login->endpoint_host || login->endpoint_path != entry->login->endpoint_path) {
-        continue;
+      if (login->service != entry->login->service) continue;
+      auto told = std::exchange(entry->login, login);
+      if (login->changed <= seen) {
+        login->access = std::move(told->access);
+        login->refresh = std::move(told->refresh);
       }
-      entry->login->access = SecretValue(login->access.view());
-      entry->login->refresh = SecretValue(login->refresh.view());
+      login->endpoints = std::move(told->endpoints);
+      login->access_sentinel = std::move(told->access_sentinel);
+      login->refresh_sentinel = std::move(told->refresh_sentinel);
     }
   }
 }

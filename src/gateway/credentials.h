@@ -20,12 +20,17 @@ namespace sbx::gateway {
 
 // The tokens of one login done in the sandbox. They change while the gateway runs.
 struct OauthLogin {
-  std::string endpoint_host;
-  std::string endpoint_path;
+  struct Endpoint {
+    std::string host, path;
+  };
+  std::string service;
+  std::vector<Endpoint> endpoints;
   SecretValue access;
   SecretValue refresh;
   std::string access_sentinel;
   std::string refresh_sentinel;
+  std::uint64_t changed = 0;  // the number of the last change that this gateway saw; 0: as it was configured
+  bool has_endpoint(std::string_view host, std::string_view path) const;
 };
 
 // What one request needs: made by Credentials::apply(), used until its response has ended.
@@ -50,8 +55,9 @@ class Credentials {
   // Puts values into the head of a request to `host`, which must be sent over verified TLS. `path` is with its query.
   std::unique_ptr<RequestSecrets> apply(std::string_view host, std::uint16_t port, std::string& path,
                                         HeaderList& headers) const;
-  // Logins of `older` that are known here too, by their endpoint, and have no tokens here, are taken over.
-  void adopt_logins(const Credentials& older);
+  // Logins of `older` to services that are known here too stay the objects that they are: responses under way end in
+  // them. Their tokens stay as well where they have changed since the change number `seen`; else those here are newer.
+  void adopt_logins(const Credentials& older, std::uint64_t seen);
   std::vector<std::shared_ptr<OauthLogin>> logins() const;
 
  private:
@@ -64,12 +70,13 @@ class Credentials {
     // Custom: the placeholder is replaced by raw.
     std::string placeholder;
     bool in_body = false;
+    bool keep_bearer = false;  // service: a request that has a bearer token keeps it
     std::shared_ptr<OauthLogin> login;
   };
   static Result<Entry> parse(const nlohmann::json& item);
   bool matches(const Entry& entry, std::string_view host, std::uint16_t port) const;
 
-  std::vector<std::shared_ptr<const Entry>> entries_;
+  std::vector<std::shared_ptr<Entry>> entries_;
 };
 
 }  // namespace sbx::gateway

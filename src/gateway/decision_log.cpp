@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
+#include <charconv>
 #include <ctime>
 #include <nlohmann/json.hpp>
+
+#include "gateway/deadline.h"
 
 namespace sbx::gateway {
 namespace {
@@ -24,14 +26,20 @@ std::string timestamp() {
   return std::string(text.data(), n) + fraction.data();
 }
 
+// What tells the lines of this gateway from those of one before it.
+const std::string& start() {
+  static const std::string kStart = std::to_string(
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
+  return kStart;
+}
+
 }  // namespace
 
-void DecisionLog::add(std::string_view kind, const policy::Target& target, const policy::Decision& decision) {
-  static const auto kStart =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count();
+std::uint64_t DecisionLog::add(std::string_view kind, const policy::Target& target, const policy::Decision& decision) {
+  const std::uint64_t number = first_ + lines_.size();
   nlohmann::ordered_json entry;
-  entry["id"] = std::to_string(kStart) + "-" + std::to_string(first_ + lines_.size() + 1);
+  entry["id"] = start() + "-" + std::to_string(number + 1);
   entry["at"] = timestamp();
   entry["kind"] = kind;
   entry["host"] = target.host.substr(0, 253);
@@ -47,9 +55,14 @@ void DecisionLog::add(std::string_view kind, const policy::Target& target, const
   lines_.push_back(entry.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n");
   if (lines_.size() > kKept) {
     lines_.pop_front();
+    if (first_ >= told_) {
+      lost_ = first_ + 1;
+      told_changed_.notify();
+    }
     ++first_;
   }
   added_.notify();
+  return number;
 }
 
 Awaitable<std::string> DecisionLog::read(std::uint64_t& next) {
@@ -58,6 +71,30 @@ Awaitable<std::string> DecisionLog::read(std::uint64_t& next) {
   std::string text;
   while (next < first_ + lines_.size()) text += lines_[next++ - first_];
   co_return text;
+}
+
+Result<void> DecisionLog::told(std::string_view id) {
+  const auto dash = id.find('-');
+  std::uint64_t count = 0;
+  const char* const end = id.data() + id.size();
+  const bool ours = dash != std::string_view::npos && id.substr(0, dash) == start();
+  const auto read = ours ? std::from_chars(id.data() + dash + 1, end, count) : std::from_chars_result{};
+  if (!ours || read.ec != std::errc() || read.ptr != end || count > first_ + lines_.size()) {
+    return fail(ErrorCode::kInvalid, "no line of this log has that id");
+  }
+  told_ = std::max(told_, count);
+  told_changed_.notify();
+  return {};
+}
+
+Awaitable<bool> DecisionLog::recorded(std::uint64_t number, std::chrono::milliseconds patience) {
+  bool late = false;
+  const Deadline deadline(executor_, patience, [&] {
+    late = true;
+    told_changed_.notify();
+  });
+  while (!late && number >= told_ && number >= lost_) co_await told_changed_.wait();
+  co_return number < told_&& number >= lost_;
 }
 
 }  // namespace sbx::gateway

@@ -3,6 +3,7 @@
 // One executor.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -27,18 +28,27 @@ class DecisionLog {
  public:
   static constexpr std::size_t kKept = 1000;
 
-  explicit DecisionLog(const boost::asio::any_io_executor& executor) : added_(executor) {}
+  explicit DecisionLog(const boost::asio::any_io_executor& executor)
+      : executor_(executor), added_(executor), told_changed_(executor) {}
 
-  void add(std::string_view kind, const policy::Target& target, const policy::Decision& decision);
+  // The line's number.
+  std::uint64_t add(std::string_view kind, const policy::Target& target, const policy::Decision& decision);
   // Lines from number `next` on, which moves behind them; waits for at least one. Lines that have been dropped
   // meanwhile are skipped.
   Awaitable<std::string> read(std::uint64_t& next);
-  void wake() { added_.notify(); }
+  // The daemon has recorded every line up to the one with this id. kInvalid: there is none.
+  Result<void> told(std::string_view id);
+  // Waits until the daemon has recorded that line. False: it was dropped before that, or `patience` has passed.
+  Awaitable<bool> recorded(std::uint64_t number, std::chrono::milliseconds patience);
 
  private:
+  boost::asio::any_io_executor executor_;
   std::deque<std::string> lines_;
   std::uint64_t first_ = 0;
+  std::uint64_t told_ = 0;  // lines below are the daemon's
+  std::uint64_t lost_ = 0;  // lines below may have been dropped before the daemon had them
   wire::Signal added_;
+  wire::Signal told_changed_;
 };
 
 }  // namespace sbx::gateway

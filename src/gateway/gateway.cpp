@@ -15,8 +15,23 @@ Awaitable<void> Gateway::configured() {
   while (!config_) co_await changed_.wait();
 }
 
-void Gateway::configure(std::shared_ptr<GatewayConfig> config) {
-  if (config_) config->credentials.adopt_logins(config_->credentials);
+void Gateway::login_changed(OauthLogin& login) {
+  login.changed = ++login_changes_;
+  logins_changed_.notify();
+}
+
+Awaitable<std::vector<std::shared_ptr<OauthLogin>>> Gateway::changed_logins(std::uint64_t& seen) {
+  while (login_changes_ <= seen || !config_) co_await logins_changed_.wait();
+  std::vector<std::shared_ptr<OauthLogin>> changed;
+  for (auto& login : config_->credentials.logins()) {
+    if (login->changed > seen) changed.push_back(std::move(login));
+  }
+  seen = login_changes_;
+  co_return changed;
+}
+
+void Gateway::configure(std::shared_ptr<GatewayConfig> config, std::uint64_t logins_seen) {
+  if (config_) config->credentials.adopt_logins(config_->credentials, logins_seen);
   config_ = std::move(config);
   changed_.notify();
   // A reset may end its entry: nothing is called while the list is walked.

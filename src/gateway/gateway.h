@@ -17,7 +17,11 @@ namespace sbx::gateway {
 class Gateway {
  public:
   Gateway(const boost::asio::any_io_executor& executor, UpstreamTls tls)
-      : executor_(executor), upstream_tls_(std::move(tls)), log_(executor), changed_(executor) {}
+      : executor_(executor),
+        upstream_tls_(std::move(tls)),
+        log_(executor),
+        changed_(executor),
+        logins_changed_(executor) {}
 
   // Keeps a connection (or a request) on the list while it lives. `reset` is called at most once.
   class Open {
@@ -47,7 +51,12 @@ class Gateway {
   // Null until the first configuration.
   const std::shared_ptr<GatewayConfig>& config() const { return config_; }
   Awaitable<void> configured();
-  void configure(std::shared_ptr<GatewayConfig> config);
+  // `logins_seen`: the change of a login that the configuration knows of.
+  void configure(std::shared_ptr<GatewayConfig> config, std::uint64_t logins_seen);
+
+  void login_changed(OauthLogin& login);
+  // Those that changed since the change number `seen`, which moves on; waits for at least one.
+  Awaitable<std::vector<std::shared_ptr<OauthLogin>>> changed_logins(std::uint64_t& seen);
 
   const boost::asio::any_io_executor& executor() const { return executor_; }
   const UpstreamTls& upstream_tls() const { return upstream_tls_; }
@@ -67,6 +76,8 @@ class Gateway {
   DecisionLog log_;
   std::shared_ptr<GatewayConfig> config_;
   wire::Signal changed_;
+  std::uint64_t login_changes_ = 0;
+  wire::Signal logins_changed_;
   std::list<Open::Entry> open_;
 };
 

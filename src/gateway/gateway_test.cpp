@@ -3,6 +3,7 @@
 
 #include "gateway/dns_message.h"
 #include "gateway/test_world.h"
+#include "wire/length_prefix.h"
 
 namespace sbx::gateway::test {
 namespace {
@@ -294,20 +295,30 @@ TEST_F(GatewayTest, WhatComesBackCompressedIsSearchedToo) {
   }
 }
 
+// A service "box" at python.test, whose tokens are `more`.
+json login_credentials(json more = json::object()) {
+  json login = {{"kind", "oauth"},
+                {"service", "box"},
+                {"token_endpoints", {{{"host", "python.test"}, {"path", "/token"}}}},
+                {"domains", {"python.test"}},
+                {"access_sentinel", "sentinel-for-access"},
+                {"refresh_sentinel", "sentinel-for-refresh"}};
+  login.update(more);
+  return {{"credentials", json::array({login})}};
+}
+
 TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {
-  json more;
-  more["credentials"] = {{{"kind", "oauth"},
-                          {"token_endpoint", {{"host", "python.test"}, {"path", "/token"}}},
-                          {"domains", {"python.test"}},
-                          {"access_sentinel", "sentinel-for-access"},
-                          {"refresh_sentinel", "sentinel-for-refresh"}}};
-  auto gateway = start({rule("allow", {"**"})}, more);
+  auto gateway = start({rule("allow", {"**"})}, login_credentials());
   const auto root = gateway->root_file().string();
-  const auto login = get(*gateway, "https://python.test/token", trusting(root, {"-d", "code=1"}));
-  ASSERT_TRUE(login) << login.error().describe();
-  const auto tokens = json::parse(*login);
-  EXPECT_EQ(tokens["access_token"], "sentinel-for-access");
-  EXPECT_EQ(tokens["refresh_token"], "sentinel-for-refresh");
+  // However the endpoint is spelt.
+  for (const std::string path : {"/token", "/Token", "//token", "/t%6Fken", "/token?x=1"}) {
+    const auto login = get(*gateway, "https://python.test" + path, trusting(root, {"--path-as-is", "-d", "code=1"}));
+    ASSERT_TRUE(login) << login.error().describe();
+    const auto tokens = json::parse(*login, nullptr, false);
+    ASSERT_TRUE(tokens.is_object()) << path << *login;
+    EXPECT_EQ(tokens["access_token"], "sentinel-for-access") << path;
+    EXPECT_EQ(tokens["refresh_token"], "sentinel-for-refresh") << path;
+  }
   const auto used =
       get(*gateway, "https://python.test/echo", trusting(root, {"-H", "Authorization: Bearer sentinel-for-access"}));
   ASSERT_TRUE(used) << used.error().describe();
@@ -317,6 +328,68 @@ TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {
       get(*gateway, "https://python.test/token", trusting(root, {"-d", "refresh_token=sentinel-for-refresh"}));
   ASSERT_TRUE(renewed);
   EXPECT_EQ(renewed->find("real-refresh-token"), std::string::npos) << *renewed;
+  // A token that would break out of its header.
+  const auto bad = get(*gateway, "https://python.test/token", trusting(root, {"-d", "bad"}));
+  EXPECT_FALSE(bad && bad->find("x: y") != std::string::npos) << *bad;
+}
+
+// The server echoes what it is sent, masked in the same length.
+TEST_F(GatewayTest, ALoginIsToldToTheDaemonAndTakenFromIt) {
+  const auto sent = [&](TestGateway& gateway) {
+    const auto shown = get(gateway, "https://python.test/echo",
+                           trusting(gateway.root_file(), {"-H", "Authorization: Bearer sentinel-for-access"}));
+    const auto answer = json::parse(shown.value_or("{}"), nullptr, false);
+    return answer.is_object() && answer.contains("headers") ? answer["headers"].value("authorization", "") : "";
+  };
+  const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
+  const auto update = [&](int number, const std::string& access) {
+    return field(field(std::to_string(number)) + field("box") + field(access) + field("real-refresh-token"));
+  };
+  {
+    auto gateway = start({rule("allow", {"**"})}, login_credentials());
+    EXPECT_EQ(sent(*gateway), "Bearer sentinel-for-access") << "nobody has logged in";
+    const auto root = gateway->root_file().string();
+    ASSERT_TRUE(get(*gateway, "https://python.test/token", trusting(root, {"-d", "code=1"})));
+    const auto first = gateway->logins(20);
+    const auto at = first.find("real-access-token-no-");
+    ASSERT_NE(at, std::string::npos);
+    const std::string access = first.substr(at, first.find('\0', at) - at);
+    EXPECT_EQ(first, update(1, access));
+    const std::string used = "Bearer " + std::string(access.size(), '*');
+    EXPECT_EQ(sent(*gateway), used);
+
+    // The daemon does not know of it yet: the gateway's stands. It does, and says otherwise: the daemon's stands.
+    const std::vector<json> rules = {rule("allow", {"**"})};
+    ASSERT_TRUE(gateway->configure(rules, login_credentials({{"access", "an-older-token"}}), 0));
+    EXPECT_EQ(sent(*gateway), used);
+    ASSERT_TRUE(gateway->configure(rules, login_credentials({{"access", "another-token"}}), 1));
+    EXPECT_EQ(sent(*gateway), "Bearer " + std::string(13, '*'));
+    ASSERT_TRUE(gateway->configure(rules, login_credentials(), 1));
+    EXPECT_EQ(sent(*gateway), "Bearer sentinel-for-access") << "it was removed";
+  }
+  auto next = start({rule("allow", {"**"})}, login_credentials({{"access", "a-stored-token"}}));
+  EXPECT_EQ(sent(*next), "Bearer " + std::string(14, '*')) << "of a gateway that is gone";
+}
+
+TEST_F(GatewayTest, ARegistrysTokenIsKeptAndItsPasswordAddedOtherwise) {
+  json more;
+  more["credentials"] = {{{"kind", "service"},
+                          {"service", "registry:python.test"},
+                          {"domains", {"python.test"}},
+                          {"basic_user", "me"},
+                          {"keep_bearer", true},
+                          {"value", "real-password"}}};
+  auto gateway = start({rule("allow", {"**"})}, more);
+  const auto sent = [&](const std::string& header) {
+    const auto answer =
+        get(*gateway, "https://python.test/echo", trusting(gateway->root_file(), {"-H", "Authorization: " + header}));
+    const auto echoed = json::parse(answer.value_or("{}"), nullptr, false);
+    return echoed.is_object() && echoed.contains("headers") ? echoed["headers"].value("authorization", "") : "";
+  };
+  EXPECT_EQ(sent("Bearer of-the-registry"), "Bearer of-the-registry");
+  const std::string masked = "Basic " + std::string(24, '*');  // base64 of me:real-password
+  EXPECT_EQ(sent("Basic Z3Vlc3Q6Z3Vlc3Q="), masked);
+  EXPECT_EQ(sent(""), masked);
 }
 
 }  // namespace

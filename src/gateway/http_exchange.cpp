@@ -119,10 +119,11 @@ Result<std::string> HttpExchange::response_piece(std::string_view given) {
 Result<std::string> HttpExchange::response_end() {
   if (decoder_) SBX_CHECK(decoder_->finish(), "decoding the response");
   if (!keeps_tokens_) return secrets_ ? secrets_->response.finish() : std::string();
-  auto shown = keep_tokens(*secrets_->login, token_response_);
+  auto kept = keep_tokens(*secrets_->login, token_response_);
   wipe(token_response_);
-  if (!shown) return shown;
-  return secrets_->response.apply(*shown);
+  if (!kept) return std::unexpected(std::move(kept).error());
+  if (kept->changed) gateway_.login_changed(*secrets_->login);
+  return secrets_->response.apply(kept->shown);
 }
 
 std::string denial_body(const policy::Target& target, const policy::Decision& decision) {

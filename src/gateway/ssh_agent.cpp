@@ -26,6 +26,8 @@ constexpr std::string_view kSeen = "ssh-agent";  // the kind of its lines in the
 // Each may hold two messages of the longest kind.
 constexpr std::size_t kMostClients = 32;
 constexpr std::size_t kPiece = 16U << 10U;
+// A daemon that is not there (it may be starting anew) records nothing.
+constexpr std::chrono::seconds kRecordedWithin{10};
 constexpr std::size_t kLongestComment = 200;  // of a key, in the log
 
 wire::HeaderList no_headers() { return {}; }
@@ -183,19 +185,22 @@ Awaitable<Result<std::string>> SshAgent::answer(std::shared_ptr<Descriptor> agen
   const bool is_signed = is_sign_response(reply);
   const auto comment = comments_.find(key);
   const std::string named = comment == comments_.end() ? "" : " (" + comment->second + ")";
-  log(key, is_signed,
-      (is_signed ? "a signature was made with this key" : "the agent did not sign with this key") + named);
-  co_return is_signed ? reply : failure();
+  const auto line =
+      log(key, is_signed,
+          (is_signed ? "a signature was made with this key" : "the agent did not sign with this key") + named);
+  // Whoever floods the log or ends this process meanwhile does so without the signature.
+  if (!is_signed || !co_await log_.recorded(line, kRecordedWithin)) co_return failure();
+  co_return reply;
 }
 
-void SshAgent::log(const std::string& key, bool allowed, std::string reason) {
+std::uint64_t SshAgent::log(const std::string& key, bool allowed, std::string reason) {
   policy::Target target;
   target.host = key.empty() ? std::string(kSeen) : key;
   if (!key.empty()) target.method = "sign";
   policy::Decision decision;
   decision.allowed = allowed;
   decision.reason = std::move(reason);
-  log_.add(kSeen, target, decision);
+  return log_.add(kSeen, target, decision);
 }
 
 }  // namespace sbx::gateway

@@ -1,6 +1,7 @@
 // The host's SSH agent, as far as a sandbox has the use of it: it may list the keys and have something signed. All else
 // (adding, removing, locking, extensions) is answered with SSH_AGENT_FAILURE here and never reaches the agent. Each
-// signature is a line of the log of decisions. The key that it was made with stays in the agent.
+// signature is a line of the log of decisions, and is handed over when the daemon has that line: without it there is no
+// signature. The key that it was made with stays in the agent.
 //
 // A gateway cannot connect to anything local: connections to the agent come, one by one, through a socket from its
 // supervisor (docs/development/protocols.md, "SSH agent"). One executor.
@@ -33,7 +34,7 @@ class SshAgent {
   Awaitable<Result<UniqueFd>> ask();
   Awaitable<void> relay(std::shared_ptr<wire::Http2Stream> stream, std::shared_ptr<Descriptor> agent);
   Awaitable<Result<std::string>> answer(std::shared_ptr<Descriptor> agent, std::string message);
-  void log(const std::string& key, bool allowed, std::string reason);
+  std::uint64_t log(const std::string& key, bool allowed, std::string reason);
 
   boost::asio::any_io_executor executor_;
   Descriptor connector_;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <cstring>
+#include <future>
 #include <mutex>
 
 #include "gateway/agent_message.h"
@@ -131,7 +132,15 @@ class SshAgentTest : public GatewayTest {
 TEST_F(SshAgentTest, ListsItsKeysAndSignsAndEachSignatureIsInTheLog) {
   FakeAgent agent;
   const auto gateway = start_with(agent.connector());
-  EXPECT_EQ(say(*gateway, kList + sign("key") + sign("other")).bytes, kKeys + kSigned + kFailure);
+  auto said = std::async(std::launch::async, [&] { return say(*gateway, kList + sign("key") + sign("other")); });
+  const std::string id = gateway->log(1)[0]["id"];
+  EXPECT_EQ(agent.got().size(), 2U) << "the next is not asked before the first is answered";
+  EXPECT_FALSE(gateway->told("1-1")) << "a line of another gateway";
+  EXPECT_FALSE(gateway->told(id + "1")) << "a line that there is not";
+  EXPECT_FALSE(gateway->told(id + "x"));
+  EXPECT_EQ(said.wait_for(std::chrono::seconds(0)), std::future_status::timeout) << "answered before it was recorded";
+  EXPECT_TRUE(gateway->told(id));
+  EXPECT_EQ(said.get().bytes, kKeys + kSigned + kFailure);
   EXPECT_EQ(agent.got().size(), 3U);
   const auto log = gateway->log(2);
   EXPECT_EQ(log[0]["kind"], "ssh-agent");
@@ -141,6 +150,20 @@ TEST_F(SshAgentTest, ListsItsKeysAndSignsAndEachSignatureIsInTheLog) {
   EXPECT_NE(log[0]["reason"].get<std::string>().find("me@"), std::string::npos) << "the key's comment";
   EXPECT_EQ(log[1]["host"], key_fingerprint("other"));
   EXPECT_EQ(log[1]["allowed"], false);
+}
+
+// The guest floods the log, so that the line is dropped before the daemon has it; and a daemon that is not there.
+TEST_F(SshAgentTest, ASignatureWhoseLineIsNotRecordedIsNotGivenOut) {
+  FakeAgent agent;
+  const auto gateway = start_with(agent.connector());
+  auto flooded = std::async(std::launch::async, [&] { return say(*gateway, sign("key")); });
+  const std::string id = gateway->log(1)[0]["id"];
+  std::string words;
+  for (int i = 0; i < 1000; ++i) words += field("\x11");
+  EXPECT_EQ(say(*gateway, words).bytes.size(), 1000 * kFailure.size());
+  EXPECT_EQ(flooded.get().bytes, kFailure);
+  EXPECT_TRUE(gateway->told(id)) << "too late";
+  EXPECT_EQ(say(*gateway, sign("key")).bytes, kFailure) << "nobody records it";
 }
 
 TEST_F(SshAgentTest, NothingElseReachesIt) {

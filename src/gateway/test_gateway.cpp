@@ -222,8 +222,40 @@ json TestGateway::document(std::vector<json> rules, json more) const {
   return config;
 }
 
-Result<std::string> TestGateway::configure(std::vector<json> rules, json more) {
-  return run(wire::call(*control_, "PUT", "/config", document(std::move(rules), std::move(more)).dump()));
+Result<std::string> TestGateway::configure(std::vector<json> rules, json more, std::uint64_t logins_seen) {
+  const auto text = document(std::move(rules), std::move(more)).dump();
+  const auto put = [&]() -> Awaitable<Result<std::string>> {
+    wire::Http2Head head;
+    head.method = "PUT";
+    head.path = "/config";
+    head.headers.emplace_back("sbx-logins-seen", std::to_string(logins_seen));
+    SBX_CO_TRY(const auto stream, control_->open(std::move(head), false), "configuring");
+    SBX_CO_CHECK(co_await stream->write(text), "configuring");
+    SBX_CO_CHECK(co_await stream->finish(), "configuring");
+    SBX_CO_TRY(const auto response, co_await stream->response(), "configuring");
+    SBX_CO_TRY(auto body, co_await wire::read_body(*stream, 65536), "configuring");
+    if (response.status != 200) co_return fail(ErrorCode::kInvalid, body);
+    co_return body;
+  };
+  return run(put());
+}
+
+std::string TestGateway::logins(std::size_t size) {
+  const auto read = [&]() -> Awaitable<std::string> {
+    wire::Http2Head head;
+    head.method = "GET";
+    head.path = "/logins";
+    std::string text;
+    auto stream = control_->open(std::move(head), true);
+    while (stream && text.size() < size) {
+      const auto chunk = co_await (*stream)->read_chunk();
+      if (!chunk || chunk->empty()) break;
+      text += *chunk;
+    }
+    if (stream) (*stream)->reset();
+    co_return text;
+  };
+  return run(read());
 }
 
 std::uint16_t TestGateway::leads_to(const std::string& authority) {
@@ -231,6 +263,10 @@ std::uint16_t TestGateway::leads_to(const std::string& authority) {
   const auto port = acceptor->local_endpoint().port();
   asio::co_spawn(io_, accept_for(port_, std::move(acceptor), authority), asio::detached);
   return port;
+}
+
+Result<std::string> TestGateway::told(const std::string& id) {
+  return run(wire::call(*control_, "PUT", "/log/told", id));
 }
 
 json TestGateway::status() {

@@ -33,12 +33,18 @@ class TestGateway {
   ~TestGateway();
   TestGateway(const TestGateway&) = delete;
 
-  Result<std::string> configure(std::vector<nlohmann::json> rules, nlohmann::json more = nlohmann::json::object());
+  // `logins_seen`: which change of a login the configuration knows of.
+  Result<std::string> configure(std::vector<nlohmann::json> rules, nlohmann::json more = nlohmann::json::object(),
+                                std::uint64_t logins_seen = 0);
+  // What GET /logins tells at once: its first `size` bytes.
+  std::string logins(std::size_t size);
   // A port on 127.0.0.1; each connection to it is a CONNECT to `authority`.
   std::uint16_t leads_to(const std::string& authority);
   std::uint16_t proxy() { return leads_to("gateway.docker.internal:3128"); }
   // The decisions so far, once there are `at_least` many.
   std::vector<nlohmann::json> log(std::size_t at_least);
+  // What the daemon says when it has recorded the lines up to that one.
+  Result<std::string> told(const std::string& id);
   nlohmann::json status();
   nlohmann::json status_if_alive();  // null if it ends meanwhile
   // Answer of POST /dns-query.

@@ -4,9 +4,12 @@
 /body        the request's body                  /trailers   chunked, with a trailer
 /continue    100, then the body                  /websocket  echoes text frames
 /early       103 with a Link, then 200           /encoded?C  a body encoded so, whatever was accepted
-/token       an OAuth token response             /close      a body that ends with the connection
+/token       an OAuth token response, numbered   /close      a body that ends with the connection
 """
 import base64, gzip, hashlib, json, socket, ssl, sys, threading, time, zlib
+
+
+tokens = []
 
 
 def read_head(stream):
@@ -98,8 +101,9 @@ def serve(stream):
             text = b"x" * 200_000 + b"x-key is " + headers.get("x-key", "").encode() + b" end"
             data = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "br": text, "wrong": text, "cut": gzip.compress(text)[:-20]}[coding]
             respond(stream, data, f"Content-Encoding: {coding if coding in ('deflate', 'br') else 'gzip'}\r\n")
-        elif path == "/token":
-            respond(stream, json.dumps({"access_token": "real-access-token", "refresh_token": "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
+        elif path.lower().replace("//", "/").replace("%6f", "o") == "/token":
+            tokens.append(len(tokens) + 1)
+            respond(stream, json.dumps({"access_token": f"real-access-token-no-{tokens[-1]}", "refresh_token": "bad\r\nx: y" if body == b"bad" else "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
         elif path == "/close":
             stream.sendall(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
             return

@@ -16,6 +16,7 @@
 
 #include "base/unique_fd.h"
 #include "sandbox/async.h"
+#include "secret/login.h"
 #include "wire/http2_session.h"
 
 namespace sbx::sandbox {
@@ -25,9 +26,11 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
   // A GatewayConfig as text; called for each gateway and after each refresh(). The text is wiped once it is sent.
   using Configuration = std::function<Awaitable<Result<std::string>>()>;
   using Record = std::function<void(const nlohmann::json& entry)>;
+  // Tokens of a login in the sandbox. An Error: they could not be kept.
+  using KeepLogin = std::function<Awaitable<Result<void>>(secret::LoginUpdate login)>;
 
   GatewayLink(boost::asio::any_io_executor executor, std::filesystem::path socket, Configuration configuration,
-              Record record);
+              Record record, KeepLogin keep_login);
 
   void start();
   void stop();
@@ -41,12 +44,15 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
   Awaitable<void> run();
   Awaitable<Result<void>> push(std::shared_ptr<wire::Http2Session> session);
   Awaitable<void> read_log(std::shared_ptr<wire::Http2Session> session);
+  Awaitable<void> read_logins(std::shared_ptr<wire::Http2Session> session);
   Awaitable<void> renew();
 
   boost::asio::any_io_executor executor_;
   std::filesystem::path socket_;
   Configuration configuration_;
   Record record_;
+  KeepLogin keep_login_;
+  std::uint64_t logins_seen_ = 0;  // the newest change that is kept, of the gateway at the other end
   std::shared_ptr<wire::Http2Session> session_;
   std::shared_ptr<AsyncMutex> turn_;  // of telling: the last configuration told must be the newest
   boost::asio::steady_timer pause_;

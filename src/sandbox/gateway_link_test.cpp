@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "vm/machine_process.h"
+#include "wire/length_prefix.h"
 
 namespace sbx::sandbox {
 namespace {
@@ -34,17 +35,27 @@ class FakeGateway {
   std::vector<std::string> configurations;
   std::string log = "{\"host\":\"a.example\"}\nnot json\n[1]\n{\"host\":\"b.example\"}\n";
   int status = 200;
+  std::string logins;
+  std::vector<std::string> seen, told;
   std::shared_ptr<wire::Http2Session> session;
 
  private:
   Awaitable<void> handle(Stream stream) {
     if (stream->request().path == "/config") {
+      for (const auto& [name, value] : stream->request().headers) {
+        if (name == "sbx-logins-seen") seen.push_back(value);
+      }
       auto body = co_await wire::read_body(*stream, 1U << 20U);
       configurations.push_back(body.value_or("(none)"));
       co_return co_await wire::send_json(*stream, status, "{}");
     }
+    if (stream->request().path == "/log/told") {
+      auto id = co_await wire::read_body(*stream, 100);
+      told.push_back(id.value_or("(none)"));
+      co_return co_await wire::send_json(*stream, 200, "{}");
+    }
     if (!stream->respond(200, {}, false)) co_return;
-    (void)co_await stream->write(log);
+    (void)co_await stream->write(stream->request().path == "/logins" ? logins : log);
     co_await stream->closed();
   }
 
@@ -57,7 +68,8 @@ class GatewayLinkTest : public testing::Test {
     link_ = std::make_shared<GatewayLink>(
         loop_.get_executor(), folder_.path() / "gateway.sock",
         [this]() -> Awaitable<Result<std::string>> { co_return "config " + std::to_string(++configured_); },
-        [this](const nlohmann::json& entry) { recorded_.push_back(entry.value("host", "")); });
+        [this](const nlohmann::json& entry) { recorded_.push_back(entry.value("host", "")); },
+        [this](secret::LoginUpdate login) { return keep(std::move(login)); });
     link_->start();
   }
   void TearDown() override {
@@ -74,11 +86,17 @@ class GatewayLinkTest : public testing::Test {
     return holds();
   }
 
+  Awaitable<Result<void>> keep(secret::LoginUpdate login) {
+    kept_.push_back(login.service + " " + std::string(login.tokens.access.reveal()));
+    if (login.service == "unknown") co_return fail(ErrorCode::kInvalid, "there is no such service");
+    co_return Result<void>{};
+  }
+
   asio::io_context loop_{1};
   TemporaryFolder folder_ = TemporaryFolder::make("sbx-gateway-link").value();
   FakeGateway gateway_{loop_, vm::listen_in(folder_.path(), "gateway.sock").value()};
   int configured_ = 0;
-  std::vector<std::string> recorded_;
+  std::vector<std::string> recorded_, kept_;
   std::shared_ptr<GatewayLink> link_;
 };
 
@@ -110,6 +128,30 @@ TEST_F(GatewayLinkTest, AChangeIsToldAtOnce) {
   ASSERT_TRUE(until([&] { return taken.has_value(); }));
   EXPECT_TRUE(*taken);
   EXPECT_EQ(gateway_.configurations.back(), "config 2");
+}
+
+TEST_F(GatewayLinkTest, ASignaturesLineIsAcknowledgedOnceItIsRecorded) {
+  gateway_.log =
+      "{\"host\":\"a.example\",\"kind\":\"forward\",\"id\":\"1-1\"}\n"
+      "{\"host\":\"SHA256:x\",\"kind\":\"ssh-agent\",\"id\":\"1-2\"}\n"
+      "{\"host\":\"b.example\",\"kind\":\"forward\",\"id\":\"1-3\"}\n";
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return !gateway_.told.empty() && recorded_.size() == 3; }));
+  EXPECT_EQ(gateway_.told, std::vector<std::string>{"1-2"});
+}
+
+TEST_F(GatewayLinkTest, ALoginIsKeptAndTheGatewayLearnsThatItIs) {
+  const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
+  for (const auto& [number, service] : {std::pair("3", "box"), std::pair("4", "unknown")})
+    gateway_.logins += field(field(number) + field(service) + field("token") + field("refresh"));
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return kept_.size() == 2; }));
+  EXPECT_EQ(kept_[0], "box token");
+  std::optional<Result<void>> taken;
+  asio::co_spawn(
+      loop_, [&]() -> Awaitable<void> { taken = co_await link_->refresh(10s); }, asio::detached);
+  ASSERT_TRUE(until([&] { return taken.has_value(); }));
+  EXPECT_EQ(gateway_.seen, (std::vector<std::string>{"0", "3"})) << "what could not be kept stays the gateway's";
 }
 
 TEST_F(GatewayLinkTest, ARefusalIsShown) {

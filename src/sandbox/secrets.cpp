@@ -39,6 +39,13 @@ Awaitable<Result<std::vector<std::string>>> Secrets::environment(std::string san
   co_return co_await run_blocking(thread_, std::move(work));
 }
 
+Awaitable<Result<void>> Secrets::keep_login(std::string sandbox_id, secret::LoginUpdate login) {
+  auto work = [this, sandbox_id, login = std::move(login)] {
+    return book_.keep_login(sandbox_id, login.service, login.tokens);
+  };
+  co_return co_await run_blocking(thread_, std::move(work));
+}
+
 Awaitable<Result<secret::Summary>> Secrets::set(secret::Record record, Book::SetOptions options,
                                                 std::string scope_name) {
   auto work = [this, options, scope_name, record = std::move(record)]() mutable {

@@ -23,6 +23,7 @@ std::int64_t now_ms() {
 std::string shown(const Record& record) {
   if (record.source == Source::kReference) return "(from reference)";
   if (record.source == Source::kCommand) return "(from command)";
+  if (record.kind == Kind::kLogin) return "(tokens of a login)";
   return record.kind == Kind::kRegistry ? mask_password(record.value) : mask(record.value);
 }
 
@@ -40,8 +41,9 @@ std::string upper(std::string_view text) {
 }  // namespace
 
 bool Book::Filter::matches(const Record& record) const {
-  return (!kind || record.kind == *kind) && (scope.empty() || record.scope == scope) &&
-         (name.empty() || record.name == name) && (placeholder.empty() || record.placeholder == placeholder) &&
+  const bool of_kind = !kind || record.kind == *kind || (*kind == Kind::kService && record.kind == Kind::kLogin);
+  return of_kind && (scope.empty() || record.scope == scope) && (name.empty() || record.name == name) &&
+         (placeholder.empty() || record.placeholder == placeholder) &&
          (target.empty() || std::ranges::find(record.targets, target) != record.targets.end());
 }
 
@@ -136,6 +138,20 @@ Result<Summary> Book::set(Record record, SetOptions options, const std::string& 
   return summary;
 }
 
+Result<void> Book::keep_login(const std::string& sandbox_id, const std::string& service, const Tokens& tokens) {
+  if (find_oauth_flow(service) == nullptr) return fail(ErrorCode::kInvalid, "there is no login for that service");
+  SBX_CHECK(load(), "keeping a login");
+  Record record;
+  record.kind = Kind::kLogin;
+  record.scope = sandbox_id;
+  record.name = service;
+  record.value = SBX_TRY(pack_tokens(tokens), "keeping a login");
+  const auto known = std::ranges::find(records_, record.key(), &Record::key);
+  if (known != records_.end() && known->value == record.value) return {};
+  SBX_TRY(set(std::move(record), {.replace = true}, "the sandbox"), "keeping a login");
+  return {};
+}
+
 Result<std::vector<Summary>> Book::list(const Filter& filter) {
   SBX_CHECK(load(), "listing the secrets");
   std::vector<Summary> found;
@@ -218,8 +234,13 @@ Result<Credentials> Book::credentials(const std::string& sandbox_id) {
     }
   }
   for (const auto& flow : oauth_flows()) {
-    if (std::ranges::find(with_key, flow.service) == with_key.end())
-      SBX_CHECK(writer.add_oauth(flow), "writing the credentials of a sandbox");
+    if (std::ranges::find(with_key, flow.service) != with_key.end()) continue;
+    std::optional<Tokens> tokens;
+    for (const Record* login : effective_all(Kind::kLogin, sandbox_id)) {
+      if (login->name == flow.service)
+        tokens = SBX_TRY(unpack_tokens(login->value.reveal()), "reading the login to " + login->name);
+    }
+    SBX_CHECK(writer.add_oauth(flow, tokens ? &*tokens : nullptr), "writing the credentials of a sandbox");
   }
   result.json = SBX_TRY(writer.finish(), "writing the credentials of a sandbox");
   return result;
@@ -228,11 +249,13 @@ Result<Credentials> Book::credentials(const std::string& sandbox_id) {
 Result<std::vector<std::string>> Book::environment(const std::string& sandbox_id) {
   SBX_CHECK(load(), "reading the secrets of a sandbox");
   std::map<std::string, std::string> variables;
-  std::map<std::string_view, bool> has_key;
+  std::map<std::string_view, bool> has_key, logins;
   for (const Record* record : effective_all(Kind::kService, sandbox_id)) has_key[record->name] = true;
+  for (const Record* record : effective_all(Kind::kLogin, sandbox_id)) logins[record->name] = true;
   for (const auto& service : services()) {
     const bool key = has_key.contains(service.name);
-    variables["SBX_CRED_" + upper(service.name) + "_MODE"] = key ? "apikey" : "none";
+    const bool login = logins.contains(service.name);
+    variables["SBX_CRED_" + upper(service.name) + "_MODE"] = key ? "apikey" : login ? "oauth" : "none";
     if (!key) continue;
     for (const auto& name : service.environment) variables[std::string(name)] = kSentinel;
   }

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "secret/login.h"
 #include "secret/record.h"
 #include "secret/vault.h"
 
@@ -45,7 +46,11 @@ class Book {
   // The record's scope is "global", "host-only" or a sandbox's id; `scope_name` is that for people.
   Result<Summary> set(Record record, SetOptions options, const std::string& scope_name);
 
-  // Which records; empty members match everything.
+  // The tokens of a login that was made in that sandbox, in place of those from before. kInvalid for a service that no
+  // sandbox can be logged in to.
+  Result<void> keep_login(const std::string& sandbox_id, const std::string& service, const Tokens& tokens);
+
+  // Which records; empty members match everything. Logins are matched with the services that they are for.
   struct Filter {
     std::optional<Kind> kind = {};
     std::string scope = {}, name = {};

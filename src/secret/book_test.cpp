@@ -96,6 +96,38 @@ TEST_F(BookTest, PrefersAnApiKeyToALogin) {
   EXPECT_EQ(oauth(), 0);
 }
 
+TEST_F(BookTest, KeepsALoginForItsSandboxAloneUntilItIsRemoved) {
+  const auto tokens = [](const std::string& access) {
+    Tokens made;
+    made.access = LockedString::copy_of(access).value();
+    made.refresh = LockedString::copy_of("refresh-token").value();
+    return made;
+  };
+  const auto login = [](const json& all) {
+    return *std::ranges::find_if(all, [](const json& c) { return c["kind"] == "oauth"; });
+  };
+  EXPECT_FALSE(login(credentials()).contains("access"));
+  ASSERT_TRUE(book.keep_login("box", "anthropic", tokens("first-token")));
+  ASSERT_TRUE(book.keep_login("box", "anthropic", tokens("access-token")));
+  EXPECT_EQ(book.keep_login("box", "no-such-service", tokens("x")).error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(login(credentials())["access"], "access-token");
+  EXPECT_EQ(login(credentials())["refresh"], "refresh-token");
+  EXPECT_FALSE(login(credentials("other")).contains("access"));
+  EXPECT_TRUE(has_variable("SBX_CRED_ANTHROPIC_MODE=oauth"));
+  EXPECT_TRUE(has_variable("SBX_CRED_ANTHROPIC_MODE=none", "other"));
+  const auto listed = book.list({.kind = Kind::kService, .name = "anthropic"}).value();
+  ASSERT_EQ(listed.size(), 1U);
+  EXPECT_EQ(listed[0].masked.find("token-"), std::string::npos);
+  {
+    Book next(folders, "");
+    const auto again = next.credentials("box");
+    ASSERT_TRUE(again) << again.error().describe();
+    EXPECT_EQ(login(json::parse(again->json.reveal()))["access"], "access-token") << "of a daemon that is gone";
+  }
+  ASSERT_TRUE(book.remove({.scope = "box"}));
+  EXPECT_FALSE(login(credentials()).contains("access"));
+}
+
 TEST_F(BookTest, HandsOutPlaceholdersByTheNameOfTheirVariable) {
   set(custom("API_TOKEN", "sbx-cs-aaaaaaaa"));
   EXPECT_TRUE(has_variable("API_TOKEN=sbx-cs-aaaaaaaa"));

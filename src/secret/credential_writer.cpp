@@ -80,12 +80,22 @@ Result<void> CredentialWriter::add_registry(const Record& record) {
   return text_.append("}");
 }
 
-Result<void> CredentialWriter::add_oauth(const OAuthFlow& flow) {
-  json object = {
-      {"kind", "oauth"}, {"domains", texts(flow.domains)},          {"access", ""},
-      {"refresh", ""},   {"access_sentinel", flow.access_sentinel}, {"refresh_sentinel", flow.refresh_sentinel}};
-  object["token_endpoint"] = {{"host", flow.token_host}, {"path", flow.token_path}};
+Result<void> CredentialWriter::add_oauth(const OAuthFlow& flow, const Tokens* tokens) {
+  json object = {{"kind", "oauth"},
+                 {"service", flow.service},
+                 {"domains", texts(flow.domains)},
+                 {"access_sentinel", flow.access_sentinel},
+                 {"refresh_sentinel", flow.refresh_sentinel},
+                 {"token_endpoints", json::array()}};
+  for (const auto& endpoint : flow.endpoints)
+    object["token_endpoints"].push_back({{"host", endpoint.host}, {"path", endpoint.path}});
   SBX_CHECK(begin(object.dump()), "writing a credential");
+  if (tokens != nullptr) {
+    SBX_CHECK(text_.append(",\"access\":"), "writing a credential");
+    SBX_CHECK(append_json_text(text_, tokens->access.reveal()), "writing a credential");
+    SBX_CHECK(text_.append(",\"refresh\":"), "writing a credential");
+    SBX_CHECK(append_json_text(text_, tokens->refresh.reveal()), "writing a credential");
+  }
   return text_.append("}");
 }
 

@@ -2,6 +2,7 @@
 // no JSON library ever holds a value. Pure.
 #pragma once
 
+#include "secret/login.h"
 #include "secret/record.h"
 #include "secret/services.h"
 
@@ -12,7 +13,8 @@ class CredentialWriter {
   Result<void> add_service(const Service& service, const LockedString& value);
   Result<void> add_custom(const Record& record);
   Result<void> add_registry(const Record& record);
-  Result<void> add_oauth(const OAuthFlow& flow);
+  // `tokens`: of a login made before; nullptr without.
+  Result<void> add_oauth(const OAuthFlow& flow, const Tokens* tokens);
   // The array.
   Result<LockedString> finish();
 

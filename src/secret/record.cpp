@@ -70,6 +70,8 @@ std::string_view to_string(Kind kind) {
       return "registry";
     case Kind::kCustom:
       return "custom";
+    case Kind::kLogin:
+      return "oauth";
     case Kind::kService:
       break;
   }
@@ -132,7 +134,7 @@ Result<Record> decode(std::string_view bytes) {
   if (!head.is_object()) return damaged("its head is not JSON");
   Record record;
   record.scope.clear();
-  if (!read_word(head, "kind", {Kind::kService, Kind::kRegistry, Kind::kCustom}, record.kind) ||
+  if (!read_word(head, "kind", {Kind::kService, Kind::kRegistry, Kind::kCustom, Kind::kLogin}, record.kind) ||
       !read_word(head, "source", {Source::kValue, Source::kReference, Source::kCommand}, record.source))
     return damaged("its kind or source is not known");
   for (auto [key, into] :

@@ -12,10 +12,10 @@
 
 namespace sbx::secret {
 
-enum class Kind { kService, kRegistry, kCustom };
+enum class Kind { kService, kRegistry, kCustom, kLogin };
 enum class Source { kValue, kReference, kCommand };
 
-std::string_view to_string(Kind kind);      // "service", "registry", "custom"
+std::string_view to_string(Kind kind);      // "service", "registry", "custom", "oauth"
 std::string_view to_string(Source source);  // "value", "ref", "command"
 
 // Scopes: for every sandbox, for sbx itself on the host only (registries), else the id of one sandbox.
@@ -25,7 +25,7 @@ inline constexpr std::string_view kHostScope = "host-only";
 struct Record {
   Kind kind = Kind::kService;
   std::string scope{kGlobalScope};
-  std::string name;  // service; registry host; environment variable of a custom secret
+  std::string name;  // service, also of a login; registry host; environment variable of a custom secret
 
   Source source = Source::kValue;
   std::string reference;                           // op://..., an ARN, or the command
@@ -41,7 +41,7 @@ struct Record {
 
   std::int64_t created_at = 0;  // ms since 1970
 
-  LockedString value;           // Source::kValue: stored. Else what was fetched last; never stored.
+  LockedString value;  // Source::kValue: stored; of a login: pack_tokens(). Else what was fetched last; never stored.
   std::int64_t fetched_at = 0;  // not stored
 
   bool in_sandbox() const { return scope != kGlobalScope && scope != kHostScope; }

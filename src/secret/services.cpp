@@ -76,10 +76,10 @@ constexpr std::array kServices = {
 };
 
 // The same client uses either host, by its version.
+constexpr TokenEndpoint kAnthropicTokens[] = {{"console.anthropic.com", "/v1/oauth/token"},
+                                              {"platform.claude.com", "/v1/oauth/token"}};
 constexpr std::array kOAuthFlows = {
-    OAuthFlow{"anthropic", "console.anthropic.com", "/v1/oauth/token", kAnthropicDomains, "sk-ant-oat01-proxy-managed",
-              "sk-ant-ort01-proxy-managed"},
-    OAuthFlow{"anthropic", "platform.claude.com", "/v1/oauth/token", kAnthropicDomains, "sk-ant-oat01-proxy-managed",
+    OAuthFlow{"anthropic", kAnthropicTokens, kAnthropicDomains, "sk-ant-oat01-proxy-managed",
               "sk-ant-ort01-proxy-managed"},
 };
 
@@ -91,6 +91,11 @@ std::span<const OAuthFlow> oauth_flows() { return kOAuthFlows; }
 const Service* find_service(std::string_view name) {
   const auto found = std::ranges::find(kServices, name, &Service::name);
   return found == kServices.end() ? nullptr : &*found;
+}
+
+const OAuthFlow* find_oauth_flow(std::string_view service) {
+  const auto found = std::ranges::find(kOAuthFlows, service, &OAuthFlow::service);
+  return found == kOAuthFlows.end() ? nullptr : &*found;
 }
 
 }  // namespace sbx::secret

@@ -23,10 +23,12 @@ struct Service {
 
 // An OAuth login that a client makes inside the sandbox: the gateway keeps the tokens of the token endpoint's answers
 // and gives the client sentinels, which it replaces in requests to `domains`.
+struct TokenEndpoint {
+  std::string_view host, path;
+};
 struct OAuthFlow {
   std::string_view service;
-  std::string_view token_host;
-  std::string_view token_path;
+  std::span<const TokenEndpoint> endpoints;
   std::span<const std::string_view> domains;
   std::string_view access_sentinel;
   std::string_view refresh_sentinel;
@@ -36,6 +38,7 @@ std::span<const Service> services();
 std::span<const OAuthFlow> oauth_flows();
 // nullptr for a name that is no service.
 const Service* find_service(std::string_view name);
+const OAuthFlow* find_oauth_flow(std::string_view service);
 
 // What the variables of a service hold in a sandbox.
 inline constexpr std::string_view kSentinel = "proxy-managed";

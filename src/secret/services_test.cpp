@@ -38,7 +38,8 @@ TEST(Services, AreWellFormedAndTellTheirDomainsApart) {
 TEST(Services, HaveOAuthFlowsOfKnownServices) {
   for (const auto& flow : oauth_flows()) {
     EXPECT_NE(find_service(flow.service), nullptr);
-    EXPECT_TRUE(flow.token_path.starts_with('/'));
+    EXPECT_EQ(find_oauth_flow(flow.service), &flow) << "one flow a service";
+    for (const auto& endpoint : flow.endpoints) EXPECT_TRUE(endpoint.path.starts_with('/'));
     EXPECT_NE(flow.access_sentinel, flow.refresh_sentinel);
   }
 }

@@ -1,9 +1,12 @@
 // The secrets' file as somebody may have left it: the header and the encrypted file as a whole, the entries that it
-// decrypts to (an attacker who has the key, or a version of sbx that wrote nonsense), and one record.
+// decrypts to (an attacker who has the key, or a version of sbx that wrote nonsense), and one record. And what a
+// gateway tells of logins.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
+#include "secret/login.h"
 #include "secret/record.h"
 #include "secret/vault_file.h"
 
@@ -16,6 +19,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto packed = sbx::secret::pack(*entries);
     if (!packed || packed->reveal() != bytes) std::abort();
     for (const auto& entry : *entries) (void)sbx::secret::decode(entry.bytes.reveal());
+  }
+  sbx::secret::LoginFrames frames;
+  const auto room = frames.prepare(size);
+  if (!room) std::abort();
+  std::copy(data, data + size, room->data());
+  frames.commit(size);
+  for (auto update = frames.next(); update && *update; update = frames.next()) {
+    const auto packed = sbx::secret::pack_tokens((*update)->tokens);
+    if (!packed || !sbx::secret::unpack_tokens(packed->reveal())) std::abort();
   }
   if (auto record = sbx::secret::decode(bytes)) {
     const auto again = sbx::secret::decode(sbx::secret::encode(*record).value().reveal());
