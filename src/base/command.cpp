@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -115,11 +114,12 @@ struct ChildPlan {
   const char* working_folder = nullptr;
   int standard[3] = {-1, -1, -1};
   int report = -1;      // errno of a failure before exec
-  int parent = -1;      // pidfd
+  pid_t parent = -1;    // as /proc numbers it if own_pid_namespace, else as getppid(2) does
   std::string uid_map;  // of the new user namespace; empty: there is none
   std::string gid_map;
   bool die_with_parent = false;
   bool new_session = false;
+  bool own_pid_namespace = false;
 };
 
 [[noreturn]] void give_up(const ChildPlan& plan) {
@@ -153,6 +153,25 @@ bool map_ourselves(const ChildPlan& plan) {
          put("/proc/self/gid_map", plan.gid_map);
 }
 
+// Whose death we would be told of from now on. A parent that is only just dying has already left us to somebody else
+// while a pidfd of it still says that it lives: all of its threads have to end for that. In a PID namespace of our own
+// getppid(2) knows nobody; /proc, mounted for a namespace around ours, does (the fourth field of proc_pid_stat(5); our
+// name stands in brackets before it).
+pid_t parent_now(const ChildPlan& plan) {
+  if (!plan.own_pid_namespace) return ::getppid();
+  char text[512];
+  const int fd = ::open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  const ssize_t size = fd < 0 ? -1 : ::read(fd, text, sizeof text - 1);
+  if (fd >= 0) ::close(fd);
+  if (size <= 0) return -1;
+  text[size] = '\0';
+  const char* after = ::strrchr(text, ')');  // ") S PPID ..."
+  pid_t parent = 0;
+  for (after = after == nullptr ? "" : after + 4; *after >= '0' && *after <= '9'; ++after)
+    parent = parent * 10 + *after - '0';
+  return parent;
+}
+
 [[noreturn]] void run_child(const ChildPlan& plan) {
   sigset_t none;
   ::sigemptyset(&none);
@@ -160,8 +179,10 @@ bool map_ourselves(const ChildPlan& plan) {
   for (int s = 1; s < 32; ++s) ::signal(s, SIG_DFL);
   if (plan.die_with_parent) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    pollfd parent{plan.parent, POLLIN, 0};
-    if (::poll(&parent, 1, 0) != 0) ::_exit(127);
+    if (const pid_t parent = parent_now(plan); parent < 0)
+      give_up(plan);
+    else if (parent != plan.parent)
+      ::_exit(127);
   }
   if (!plan.uid_map.empty() && !map_ourselves(plan)) give_up(plan);
   if (plan.new_session) ::setsid();
@@ -195,6 +216,12 @@ pid_t fork_into_namespace(ChildPlan& plan) {
   if (pid >= 0 || (errno != EPERM && errno != ENOSPC && errno != EINVAL)) return static_cast<pid_t>(pid);
   plan.uid_map.clear();
   return ::fork();
+}
+
+// Our own number in the namespace that /proc was mounted for.
+pid_t pid_in_proc() {
+  char text[32] = {};
+  return ::readlink("/proc/self", text, sizeof text - 1) > 0 ? static_cast<pid_t>(::strtol(text, nullptr, 10)) : -1;
 }
 
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
@@ -232,9 +259,8 @@ Result<Subprocess> Command::start() const {
   plan.standard[1] = stdout_ >= 0 ? stdout_ : null_read.get();
   plan.standard[2] = stderr_ >= 0 ? stderr_ : STDERR_FILENO;
   plan.report = report_write.get();
-  const UniqueFd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-  if (!parent.valid()) return fail_errno("pidfd_open", errno);
-  plan.parent = parent.get();
+  plan.own_pid_namespace = own_pid_namespace_;
+  plan.parent = own_pid_namespace_ ? pid_in_proc() : ::getpid();
   plan.die_with_parent = die_with_parent_;
   plan.new_session = new_session_;
 

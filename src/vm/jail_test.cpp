@@ -1,10 +1,13 @@
 #include "vm/jail.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <thread>
 
 #include "base/file.h"
 
@@ -108,16 +111,27 @@ TEST_F(JailTest, NothingOfItOutlivesTheProcessThatStartedIt) {
   for (const bool own_uid : {false, true}) {
     const std::string mark = "jail-test-" + std::to_string(::getpid());
     for (int i = 0; i < 60; ++i) {
+      int ready[2];
+      ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+      const UniqueFd read_end(ready[0]);
+      UniqueFd write_end(ready[1]);
       const pid_t starter = ::fork();
       ASSERT_GE(starter, 0);
       if (starter == 0) {
+        // With a second thread and much memory to give back, it hands its children on well before it is dead.
+        std::thread([] { ::pause(); }).detach();
+        const std::string memory(64U << 20U, 'x');
+        write_end.reset();
         JailSpec spec;
         spec.argv = {"/usr/bin/sh", "-c", "while :; do sleep 1000; done", mark};
         if (own_uid) spec.uid = jail_uid_for(folder_.path());
         const auto child = jailed(spec).start();
         for (;;) ::pause();
       }
-      ::usleep(static_cast<useconds_t>(500 * i));
+      write_end.reset();
+      char none = 0;
+      ASSERT_EQ(::read(read_end.get(), &none, 1), 0);
+      ::usleep(static_cast<useconds_t>(i < 40 ? 50 * i : 500 * i));
       ::kill(starter, SIGKILL);
       ASSERT_EQ(::waitpid(starter, nullptr, 0), starter);
     }
