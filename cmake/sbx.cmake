@@ -32,10 +32,19 @@ function(sbx_library name)
   target_link_libraries(sbx_${name} PUBLIC sbx_options ${ARG_DEPS})
 endfunction()
 
-# sbx_test(NAME SOURCES ... DEPS ...): unit test program; each test is a ctest test with label "unit".
+# sbx_test(NAME [THREADED] SOURCES ... DEPS ...): unit test program; each test is a ctest test with label "unit", and,
+# where what it tests has threads, "threaded": what there is for the thread sanitizer to look at.
+add_custom_target(unit_tests)
+add_custom_target(threaded_tests)
 function(sbx_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "THREADED" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/src/base/ignore_sigpipe.cpp)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest_main GTest::gmock)
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 300 PROPERTIES LABELS unit TIMEOUT 900)
+  set(labels unit)
+  add_dependencies(unit_tests ${name})
+  if(ARG_THREADED)
+    list(APPEND labels threaded)
+    add_dependencies(threaded_tests ${name})
+  endif()
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 300 PROPERTIES LABELS "${labels}" TIMEOUT 900)
 endfunction()
