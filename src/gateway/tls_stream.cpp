@@ -37,7 +37,7 @@ BIO_METHOD* TlsStream::wire_method() {
       std::memcpy(into, wire.in.data() + wire.in_read, *got);
       wire.in_read += *got;
       if (wire.in_read == wire.in.size()) {
-        wire.in = {};
+        std::string().swap(wire.in);  // its room too
         wire.in_read = 0;
       }
       return 1;
@@ -71,6 +71,7 @@ std::unexpected<Error> TlsStream::failed(std::string_view what) {
 }
 
 Awaitable<Result<void>> TlsStream::pull() {
+  SSL_free_buffers(ssl_.get());  // nothing is under way, or it does nothing
   co_await inner_->readable();
   std::string bytes(kPull, '\0');
   SBX_CO_TRY(const std::size_t n, co_await inner_->read_some(bytes), "TLS");

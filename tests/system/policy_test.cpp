@@ -5,6 +5,7 @@
 
 #include "instance.h"
 #include "policy/policy_log.h"
+#include "terminal.h"
 
 namespace sbx::test {
 namespace {
@@ -51,6 +52,43 @@ TEST_F(PolicyCommands, InitialisesOnceAndResets) {
   EXPECT_TRUE(allowed("example.com:25"));
   EXPECT_FALSE(allowed("169.254.169.254"));
   EXPECT_FALSE(allowed("host.docker.internal:80"));
+}
+
+TEST_F(PolicyCommands, AsksOnATerminalForAPresetAndTakesNothingElse) {
+  const auto answered = [](const std::string& answer) {
+    Terminal terminal(command_line({"policy", "init"}), 24, 80);
+    EXPECT_TRUE(terminal.shows("1) balanced")) << terminal.screen();
+    EXPECT_TRUE(terminal.shows("Choice [1]: ")) << terminal.screen();
+    terminal.type(answer);
+    return terminal.finish();
+  };
+  EXPECT_EQ(answered("open\n"), 1);
+  EXPECT_EQ(answered("\x04"), 1) << "the end of input is no answer";
+  EXPECT_EQ(sbx({"policy", "ls"}).out, "No policy rules\n") << "nothing was chosen";
+  EXPECT_EQ(answered("3\n"), 0);
+  EXPECT_FALSE(allowed("registry.npmjs.org"));
+  EXPECT_EQ(sbx({"policy", "reset", "-f"}).status, 0);
+  EXPECT_EQ(answered("\n"), 0) << "the first is the default";
+  EXPECT_TRUE(allowed("registry.npmjs.org"));
+}
+
+TEST_F(PolicyCommands, OfANewInstallationAreAskedForBeforeTheFirstSandboxAndOnlyOnATerminal) {
+  // The daemon takes no such name.
+  const std::vector<std::string> create = {"create", "--name", "a/b", "shell", folder_->path().string()};
+  {
+    Terminal terminal(command_line(create), 24, 80);
+    EXPECT_TRUE(terminal.shows("Choice [1]: ")) << terminal.screen();
+    terminal.type("2\n");
+    EXPECT_EQ(terminal.finish(), 1);
+  }
+  EXPECT_TRUE(allowed("example.com:25")) << "allow-all was chosen";
+  {
+    Terminal terminal(command_line(create), 24, 80);
+    EXPECT_EQ(terminal.finish(), 1);
+    EXPECT_EQ(terminal.screen().find("Choice"), std::string::npos) << "asked once";
+  }
+  EXPECT_EQ(sbx({"policy", "reset", "-f"}).status, 0);
+  EXPECT_EQ(sbx(create).err.find("Choice"), std::string::npos) << "nobody to ask";
 }
 
 TEST_F(PolicyCommands, AddsListsInspectsAndRemovesRules) {
