@@ -111,7 +111,7 @@ TEST_F(Coherence, EveryCommandSeesWhatEitherSideDidBefore) {
   write_host(host("picture.py"), kPicture);
   write_host(host("changes.py"), kChanges);
   const std::string tree = host("tree").string();
-  const int rounds = full() ? 200 : 12;
+  const int rounds = full() ? 100 : 12;
   for (int round = 0; round < rounds; ++round) {
     const auto seed = std::to_string(round);
     if (round % 3 == 2) {

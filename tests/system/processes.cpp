@@ -95,6 +95,14 @@ std::vector<Process> sandbox_processes() {
   auto found = processes_using(home().string());
   const pid_t daemon = daemon_pid();
   std::erase_if(found, [&](const Process& process) { return process.pid == daemon || process.name == "sbx"; });
+  // Who is not root cannot see what they have open that hide their memory: but their keeper is among them.
+  const auto all = all_processes();
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    for (const auto& process : all) {
+      const bool known = std::ranges::any_of(found, [&](const Process& one) { return one.pid == process.pid; });
+      if (process.parent == found[i].pid && !known) found.push_back(process);
+    }
+  }
   return found;
 }
 
