@@ -4,9 +4,11 @@ A server on 127.0.0.1. It prints its ports, that of HTTPS and that of plain HTTP
 credentials that it came with. LOG is all that ever sees them.
   /echo         the Authorization and X-Token headers as they came
   /git/NAME     git over HTTP (git http-backend) with Basic credentials, on REPOSITORIES
+  CONNECT       a proxy, to this server itself with TLS, whatever the host
+  /v1/oauth/token  the tokens of a login, new ones each time; LOG has them as "given"
   /v2/          a registry of images, in memory, with Basic credentials; POST, PATCH and PUT to push
 """
-import base64, hashlib, http.server, json, os, ssl, subprocess, sys, threading, urllib.parse
+import base64, hashlib, http.server, json, os, secrets, ssl, subprocess, sys, threading, urllib.parse
 
 certificate, key, log, repositories = sys.argv[1:]
 blobs, manifests, lock = {}, {}, threading.Lock()
@@ -47,6 +49,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.body()
         if path == "/echo":
             self.answer(200, json.dumps({"authorization": authorization, "token": token}).encode())
+        elif path == "/v1/oauth/token":
+            tokens = {"access_token": "real-" + secrets.token_hex(20), "refresh_token": "real-" + secrets.token_hex(20)}
+            with lock, open(log, "a") as file:
+                file.write(json.dumps({"given": tokens}) + "\n")
+            self.answer(200, json.dumps(tokens).encode(), Content_Type="application/json")
         elif path.startswith("/git/"):
             self.git(path[4:], query, authorization, body)
         elif path.startswith("/v2"):
@@ -57,6 +64,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404)
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = serve
+
+    def do_CONNECT(self):
+        self.send_response(200)
+        self.end_headers()
+        self.connection = context.wrap_socket(self.connection, server_side=True)
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", 0)
+        self.close_connection = False
 
     def git(self, path, query, authorization, body):
         kind, _, given = authorization.partition(" ")

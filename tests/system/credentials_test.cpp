@@ -10,6 +10,7 @@
 
 #include "base/random.h"
 #include "instance.h"
+#include "processes.h"
 
 namespace sbx::test {
 namespace {
@@ -28,10 +29,10 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 class Service {
  public:
   Service() : folder_(TemporaryFolder::make("sbx-service").value()) {
-    const auto made =
-        run(Command({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                     "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout",
-                     (folder() / "key.pem").string(), "-out", certificate().string()}));
+    const auto made = run(Command({"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                                   "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                                   "subjectAltName=DNS:localhost,DNS:console.anthropic.com,DNS:api.anthropic.com",
+                                   "-keyout", (folder() / "key.pem").string(), "-out", certificate().string()}));
     EXPECT_EQ(made.status, 0) << made.err;
     fs::create_directory(folder() / "git");
     const auto out = open_file(folder() / "port", O_CREAT | O_WRONLY).value();
@@ -52,6 +53,7 @@ class Service {
   std::string rule() const { return "localhost:" + port_; }
   std::string host() const { return "host.docker.internal:" + port_; }
   std::string plain_rule() const { return "localhost:" + plain_port_; }
+  std::string proxy() const { return "http://127.0.0.1:" + plain_port_; }
   std::string plain_host() const { return "host.docker.internal:" + plain_port_; }
   // What it was sent, as JSON lines, and what went wrong.
   std::string seen() const { return contents(folder() / "log") + contents(folder() / "errors"); }
@@ -261,6 +263,57 @@ TEST(Credentials, AreUsedByTheSandboxAndNeverSeenByIt) {
   EXPECT_TRUE(is_found(found, "marker-of-disk", "disk.qcow2")) << "the disk was not searched";
   const bool in_store = is_found(found, "marker-of-store", "store.db") || is_found(found, "marker-of-store", "-wal");
   EXPECT_TRUE(in_store) << "the store was not searched";
+}
+
+// Whoever has logged in, whatever ends the gateway. The service is played by ours, behind the user's upstream proxy.
+TEST(Credentials, OfALoginInTheSandboxOutliveItsGatewayAndGoWithTheSandbox) {
+  const Service service;
+  const Variable proxy("HTTPS_PROXY", service.proxy());
+  const Daemon daemon(service);
+  const auto count = [&](const std::string& text) {
+    const auto seen = service.seen();
+    std::size_t found = 0;
+    for (auto at = seen.find(text); at != std::string::npos; at = seen.find(text, at + 1)) ++found;
+    return found;
+  };
+  std::string access, refresh;
+  {
+    const Sandbox sandbox({"--allow-network", "console.anthropic.com:443,api.anthropic.com:443"});
+    const auto login = sandbox.shell("curl -sS -m 60 -d code=1 https://console.anthropic.com/v1/oauth/token");
+    EXPECT_EQ(login.out,
+              R"({"access_token":"sk-ant-oat01-proxy-managed","refresh_token":"sk-ant-ort01-proxy-managed"})")
+        << login.err << service.seen();
+    const auto seen = service.seen();
+    const auto given = seen.find("{\"given\": ");
+    ASSERT_NE(given, std::string::npos) << seen;
+    const json tokens = json::parse(seen.substr(given, seen.find('\n', given) - given))["given"];
+    access = tokens["access_token"];
+    refresh = tokens["refresh_token"];
+    const auto listed = [] { return sbx_json({"secret", "ls", "--json"})["secrets"]; };
+    ASSERT_TRUE(eventually([&] { return listed().size() == 1U; })) << "the daemon was not told";
+    EXPECT_EQ(listed()[0]["type"], "oauth");
+    EXPECT_EQ(listed()[0]["scope"], sandbox.name());
+
+    const std::string ask =
+        "curl -sS -m 60 --retry 5 --retry-all-errors -H 'Authorization: Bearer sk-ant-oat01-proxy-managed' "
+        "https://api.anthropic.com/echo";
+    const std::string used = "\"authorization\": \"Bearer " + access;
+    const auto gateway = find_in_tree(sandbox.inspected()["keeper_pid"], "sbx-gateway");
+    ASSERT_TRUE(kill_now(gateway));
+    const auto after_kill = sandbox.shell(ask);
+    const auto asked = count(used);
+    EXPECT_GE(asked, 1U) << after_kill.out << after_kill.err << service.seen();
+    EXPECT_FALSE(holds(after_kill.out, access));
+    EXPECT_EQ(sbx({"stop", sandbox.name()}).status, 0);
+    expect_only_markers(search_files({access, refresh}));
+    const auto after_start = sandbox.shell(ask);
+    EXPECT_GT(count(used), asked) << after_start.out << after_start.err;
+    const auto searched = sandbox.root("grep -rlE 'real-[a-z0-9]{10}' /dev/shm /home /root /run /tmp /var/log; true");
+    EXPECT_EQ(searched.out, "");
+    expect_only_markers(search_processes({access, refresh}));
+  }
+  EXPECT_EQ(sbx_json({"secret", "ls", "--json"})["secrets"].size(), 0U) << "it goes with the sandbox";
+  expect_only_markers(search_files({access, refresh}));
 }
 
 // What the step of a build fetched is in the image, which goes to a registry and comes back. Images are FROM scratch

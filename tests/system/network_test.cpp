@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "instance.h"
+#include "processes.h"
 
 namespace sbx::test {
 namespace {
@@ -133,6 +134,35 @@ TEST(Network, WorksAfterStopAndStart) {
   EXPECT_EQ(sandbox.shell(fetch).out, "hello");
   EXPECT_EQ(sbx({"stop", sandbox.name()}).status, 0);
   EXPECT_EQ(sandbox.shell(fetch).out, "hello") << "after stop and start";
+}
+
+// Ten times at once, then after 1, 2, 4 ... seconds: a guest that can end its gateway cannot keep the host busy with
+// it.
+TEST(Network, AGatewayThatEndsAgainAndAgainIsStartedAgainWithGrowingPauses) {
+  const Service service;
+  const Sandbox sandbox({"--allow-network", "localhost:" + service.port()});
+  const pid_t keeper = sandbox.inspected()["keeper_pid"];
+  pid_t gateway = 0;
+  const auto another = [&] {
+    const pid_t now = find_in_tree(keeper, "sbx-gateway");
+    if (now == 0 || now == gateway) return false;
+    gateway = now;
+    return true;
+  };
+  ASSERT_TRUE(eventually(another));
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(kill_now(gateway));
+    ASSERT_TRUE(eventually(another)) << "it was not started again";
+  }
+  for (const auto pause : {std::chrono::seconds(1), std::chrono::seconds(2)}) {
+    const auto killed = std::chrono::steady_clock::now();
+    ASSERT_TRUE(kill_now(gateway));
+    ASSERT_TRUE(eventually(another)) << "it was not started again";
+    EXPECT_GE(std::chrono::steady_clock::now() - killed, pause);
+  }
+  const auto fetched =
+      sandbox.shell("curl -sS -m 60 --retry 5 --retry-all-errors http://host.docker.internal:" + service.port() + "/");
+  EXPECT_EQ(fetched.out, "hello") << fetched.err;
 }
 
 // The long form of what Credentials.LetDockerBuild... does by the way.
