@@ -1,9 +1,11 @@
 // sbx-files: serves workspaces to a sandbox over its files port.
 //
-//   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] ...  [--control-fd N] [--cache-ms N]
+//   sbx-files --port-fd N | --port-socket PATH  --workspace INDEX:PATH[:ro] [--opened-fd N] ...  [--control-fd N]
+//   [--cache-ms N]
 //             [--resync-ms N] [--protect PATTERN ...] [--hide PATTERN ...] [--deny] [--journal-fd N] [--before-fd N]
 //             [--late-folder PATH]
 //
+// --opened-fd N after a --workspace: what it has to be. It is compared and closed; without it PATH is taken as it is.
 // --port-fd is a connected socket, --port-socket the path of one that listens. The process is meant to be started in a
 // jail that holds the workspaces' mounts (nosuid, nodev, read-only where :ro) and /proc. It exits with 0 when the port
 // closes.
@@ -60,10 +62,11 @@ Result<int> parse_number(const char* name, std::string_view text) {
 }
 
 Result<Options> parse_options(int argc, char** argv) {
-  static const std::array<option, 13> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
+  static const std::array<option, 14> kOptions{{{"port-fd", required_argument, nullptr, 'f'},
                                                 {"control-fd", required_argument, nullptr, 'b'},
                                                 {"port-socket", required_argument, nullptr, 's'},
                                                 {"workspace", required_argument, nullptr, 'w'},
+                                                {"opened-fd", required_argument, nullptr, 'i'},
                                                 {"cache-ms", required_argument, nullptr, 'c'},
                                                 {"resync-ms", required_argument, nullptr, 'r'},
                                                 {"late-folder", required_argument, nullptr, 'l'},
@@ -85,6 +88,10 @@ Result<Options> parse_options(int argc, char** argv) {
       options.port_socket = optarg;
     } else if (letter == 'w') {
       options.workspaces.push_back(SBX_TRY(parse_workspace(optarg), "reading the command line"));
+    } else if (letter == 'i') {
+      const int fd = SBX_TRY(parse_number("opened-fd", optarg), "reading the command line");
+      if (options.workspaces.empty()) return fail(ErrorCode::kInvalid, "--opened-fd comes after its --workspace");
+      options.workspaces.back().opened = std::make_shared<const UniqueFd>(fd);
     } else if (letter == 'c') {
       options.cache_ms = SBX_TRY(parse_number("cache-ms", optarg), "reading the command line");
     } else if (letter == 'r') {
@@ -166,6 +173,7 @@ Result<void> run(int argc, char** argv) {
   rules.deny = options.deny;
   std::vector<Workspace> workspaces;
   for (const auto& spec : options.workspaces) workspaces.push_back(SBX_TRY(open_workspace(spec), "starting"));
+  options.workspaces.clear();  // and what was opened on the host, where no mount of the jail limits it
   auto port = SBX_TRY(connect_port(options), "starting");
   auto watch = HostWatch::make();
   if (!watch) std::fprintf(stderr, "sbx-files: nothing is cached: %s\n", watch.error().describe().c_str());

@@ -1,7 +1,43 @@
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "files/fuse_client_test_support.h"
 
 namespace sbx::files {
 namespace {
+
+// In a child with mounts of its own: 0 if all is well.
+int hold_what_was_taken_away(const std::filesystem::path& source, const std::filesystem::path& place) {
+  if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return 77;
+  if (::mount(source.c_str(), place.c_str(), nullptr, MS_BIND, nullptr) != 0) return 77;
+  const auto workspace = open_workspace({0, place.native(), false, {}});
+  const UniqueFd below(::open((place / place.relative_path() / "file").c_str(), O_PATH | O_CLOEXEC));
+  if (!workspace || !below.valid() || !workspace->holds(below.get())) return 1;
+  if (::umount2(place.c_str(), MNT_DETACH) != 0) return 2;
+  if (workspace->attached()) return 3;
+  return workspace->holds(below.get()) ? 4 : 0;
+}
+
+// Its paths begin at its own root then, where the guest may have folders of the same names as those of its place.
+TEST(Workspace, ThatWasTakenOutOfTheJailHoldsNothing) {
+  const auto folder = TemporaryFolder::make("sbx-taken").value();
+  const auto place = std::filesystem::canonical(folder.path()) / "place";
+  const auto source = folder.path() / "source";
+  std::filesystem::create_directory(place);
+  std::filesystem::create_directories(source / place.relative_path());
+  ASSERT_TRUE(write_file_atomically(source / place.relative_path() / "file", "x"));
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) ::_exit(hold_what_was_taken_away(source, place));
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no mount namespace of its own";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
 
 TEST(NodeTable, KeepsFewDescriptorsOverADeepTree) {
   FuseClient client(Dispatcher::Limits{.nodes = {.nodes = 10000, .descriptors = 4}, .cache = {}});

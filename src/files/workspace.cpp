@@ -36,6 +36,12 @@ Result<Workspace> open_workspace(const WorkspaceSpec& spec) {
   if (!S_ISDIR(status->stx_mode) && !S_ISREG(status->stx_mode)) {
     return fail(ErrorCode::kInvalid, "workspace " + spec.path + " is neither a folder nor a regular file");
   }
+  if (spec.opened) {
+    const auto meant = status_of(spec.opened->get());
+    if (!meant) return fail_errno("looking at workspace " + spec.path, meant.error());
+    if (device_of(*meant) != device_of(*status) || meant->stx_ino != status->stx_ino)
+      return fail(ErrorCode::kDenied, "workspace " + spec.path + " has become another while it was being mounted");
+  }
   const auto location = location_of(fd.get());
   if (!location) return fail_errno("finding the place of workspace " + spec.path, location.error());
   Workspace workspace;
@@ -57,7 +63,11 @@ std::optional<std::string> Workspace::place_of(int fd) const {
     if ((*place)[top.size()] != '/') return std::nullopt;
     return place->substr(top.size() + 1);
   };
-  if (auto found = beneath(location)) return found;
+  if (auto found = beneath(location)) {
+    // Taken out of the jail, its paths begin at its own root, and there may be folders of these names below that. Asked
+    // after the path was: one that is attached now was so then.
+    return attached() ? found : std::nullopt;
+  }
   // Outside, unless the workspace as a whole has moved.
   const auto top = location_of(root->get());
   if (top && *top == "/" && location != "/") return std::nullopt;  // taken out of the jail

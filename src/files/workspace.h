@@ -15,6 +15,7 @@ struct WorkspaceSpec {
   unsigned index = 0;
   std::string path;
   bool readonly = false;
+  SharedFd opened = {};  // the file that `path` must lead to, if that is known
 };
 
 // "INDEX:PATH" or "INDEX:PATH:ro", as on sbx-files' command line.
@@ -37,7 +38,7 @@ struct Workspace {
   bool attached() const;
 };
 
-// Fails unless the path is a folder or a regular file.
+// Fails unless the path is a folder or a regular file; kDenied unless it is the one that was opened.
 Result<Workspace> open_workspace(const WorkspaceSpec& spec);
 
 // What was mounted at `folder`/INDEX after the start; kNotFound if nothing is. Read-only if the mount is.

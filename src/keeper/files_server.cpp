@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "keeper/workspace_source.h"
 #include "vm/jail.h"
 #include "vm/machine_process.h"
 
@@ -30,20 +31,26 @@ Command files_server_command(const LaunchSpec& spec, const fs::path& program, co
   for (const auto& pattern : spec.protection.protect) jail.argv.push_back("--protect=" + pattern);
   for (const auto& pattern : spec.protection.hide) jail.argv.push_back("--hide=" + pattern);
   if (spec.protection.deny) jail.argv.emplace_back("--deny");
+  auto source = fds.sources.begin();
   for (const auto& workspace : spec.workspaces) {
     const std::string target = place_in_jail(workspace);
     jail.binds.push_back(
         {workspace.source, target, workspace.readonly ? vm::BindMode::kReadOnly : vm::BindMode::kReadWrite});
     jail.argv.insert(jail.argv.end(), {"--workspace", std::to_string(workspace.index) + ":" + target +
                                                           (workspace.readonly ? ":ro" : "")});
+    jail.argv.insert(jail.argv.end(), {"--opened-fd", std::to_string(*source++)});
   }
   auto command = vm::jailed(jail);
   for (const int fd : {fds.port, fds.control, fds.journal, fds.before}) command.keep_fd(fd);
+  for (const int fd : fds.sources) command.keep_fd(fd);
   return command;
 }
 
 Result<Subprocess> start_files_server(const LaunchSpec& spec, UniqueFd& control) {
   const auto program = SBX_TRY(sibling_program("sbx-files"), "starting sbx-files");
+  std::vector<UniqueFd> sources;
+  for (const auto& workspace : spec.workspaces)
+    sources.push_back(SBX_TRY(open_source(workspace), "starting sbx-files"));
   auto port = SBX_TRY(vm::connect_port(spec.runtime_folder, 2), "connecting to the files port");
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return fail_errno("socketpair", errno);
@@ -52,7 +59,8 @@ Result<Subprocess> start_files_server(const LaunchSpec& spec, UniqueFd& control)
   auto log = SBX_TRY(open_file(spec.runtime_folder / "files.log", O_CREAT | O_WRONLY | O_APPEND), "starting sbx-files");
   const auto journal = SBX_TRY(open_file(spec.journal(), O_RDWR | O_CREAT), "opening the list of changes");
   const auto before = SBX_TRY(open_file(spec.journal_before(), O_RDWR | O_CREAT), "opening the list of changes");
-  const FilesServerFds fds{port.get(), theirs.get(), journal.get(), before.get()};
+  FilesServerFds fds{port.get(), theirs.get(), journal.get(), before.get(), {}};
+  for (const auto& source : sources) fds.sources.push_back(source.get());
   return files_server_command(spec, program, fds).stderr_to(log.get()).start();
 }
 

@@ -115,7 +115,7 @@ Awaitable<Result<void>> Keeper::mount_workspaces() {
     files_.connect(std::move(control));
     files_connected_ = true;
   }
-  SBX_CO_CHECK(co_await guest_.call("POST", "/mount", workspaces_json(spec_.workspaces)), "mounting");
+  SBX_CO_CHECK(co_await guest_.call("POST", "/mount", workspaces_json(spec_.workspaces), kMountDeadline), "mounting");
   guest_has_files_ = true;
   co_return Result<void>{};
 }

@@ -17,6 +17,7 @@
 
 #include "base/file.h"
 #include "keeper/files_server.h"
+#include "keeper/workspace_source.h"
 #include "vm/jail.h"
 
 namespace sbx::keeper {
@@ -65,8 +66,9 @@ Result<void> in_child(const std::function<Result<void>()>& step) {
 }
 
 Result<UniqueFd> clone_tree(const Workspace& workspace) {
-  UniqueFd tree(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, workspace.source.c_str(),
-                                           OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
+  const auto source = SBX_TRY(open_source(workspace), "looking for what is to be mounted");
+  UniqueFd tree(static_cast<int>(
+      ::syscall(SYS_open_tree, source.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE)));
   if (!tree.valid()) return fail_errno("opening " + workspace.source, errno);
   mount_attr attributes{};
   attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (workspace.readonly ? MOUNT_ATTR_RDONLY : 0);
@@ -88,6 +90,7 @@ Result<void> make_place(const Workspace& workspace) {
 }  // namespace
 
 Result<void> mount_into_jail(pid_t bubblewrap, const Workspace& workspace) {
+  SBX_TRY(open_source(workspace), "mounting");  // here for the sake of the error's code
   const auto jail = SBX_TRY(namespaces_of(bubblewrap), "mounting " + workspace.source);
   return in_child([&]() -> Result<void> {
     if (::setns(jail.users.get(), CLONE_NEWUSER) != 0) return fail_errno("entering the jail's user namespace", errno);

@@ -381,15 +381,25 @@ Result<void> Supervisor::change_mounts() {
     tell_processes();
     return {};
   }
-  if (!server->process.running())
-    return fail(ErrorCode::kUnavailable, "the sandbox's file server is being started again; try again in a moment");
-  for (const auto& workspace : std::vector<Workspace>(spec_.workspaces)) {
-    if (among(wanted, workspace)) continue;
-    SBX_CHECK(unmount_from_jail(server->process.pid(), workspace), "changing the mounts");
-    std::erase_if(spec_.workspaces, [&](const Workspace& old) { return old.index == workspace.index; });
+  // What is taken away is out of reach when this returns, whatever becomes of the server: the next one is started
+  // without it, and one that it cannot be taken from ends.
+  const auto before = std::exchange(spec_.workspaces, {});
+  for (const auto& workspace : before) {
+    if (among(wanted, workspace)) {
+      spec_.workspaces.push_back(workspace);
+    } else if (server->process.running()) {
+      if (const auto done = unmount_from_jail(server->process.pid(), workspace); !done) {
+        spdlog::warn("{}; sbx-files is started again without it", done.error().describe());
+        server->process.kill(SIGKILL);
+      }
+    } else {
+      server->due = Clock::now();  // it may have been what the server could not start for
+    }
   }
   for (const auto& workspace : wanted) {
     if (among(spec_.workspaces, workspace)) continue;
+    if (!server->process.running())
+      return fail(ErrorCode::kUnavailable, "the sandbox's file server is being started again; try again in a moment");
     SBX_CHECK(mount_into_jail(server->process.pid(), workspace), "changing the mounts");
     spec_.workspaces.push_back(workspace);
   }
@@ -445,17 +455,28 @@ void Supervisor::replace(Server& server) {
     spdlog::warn("{} ended ({}), starting it again", server.name, how);
     return start_again(server);
   }
-  const int doublings = std::min(server.restarts - kPromptRestarts - 1, 10);
-  const auto pause = std::min<std::chrono::seconds>(kLongestPause, 1s * (1 << doublings));
+  const auto pause = pause_before(server);
   spdlog::error("{} ends again and again ({}); it is started again in {} s", server.name, how, pause.count());
   server.due = Clock::now() + pause;
+}
+
+std::chrono::seconds Supervisor::pause_before(const Server& server) {
+  const int doublings = std::clamp(server.restarts - kPromptRestarts - 1, 0, 10);
+  return std::min<std::chrono::seconds>(kLongestPause, 1s * (1 << doublings));
 }
 
 void Supervisor::start_again(Server& server) {
   server.due.reset();
   if (stopping_ || machine_end_) return;
   auto process = server.start(spec_, server.control);
-  if (!process) return spdlog::error("{} cannot be started: {}", server.name, process.error().describe());
+  if (!process) {
+    server.restarts = std::max(server.restarts, kPromptRestarts) + 1;
+    const auto pause = pause_before(server);
+    spdlog::error("{} cannot be started: {}; tried again in {} s", server.name, process.error().describe(),
+                  pause.count());
+    server.due = Clock::now() + pause;
+    return;
+  }
   server.process = std::move(*process);
   server.started = Clock::now();
   tell_processes();

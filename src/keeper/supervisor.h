@@ -73,6 +73,7 @@ class Supervisor {
   Server* asking_gateway();
   void replace(Server& server);
   void start_again(Server& server);
+  static std::chrono::seconds pause_before(const Server& server);
   // When there is something to do though nothing has happened.
   std::optional<Clock::time_point> next_deadline() const;
   void tell(Event event, std::int32_t value = 0, std::int32_t more = 0, int fd = -1);

@@ -140,7 +140,6 @@ Result<void> add_source(std::vector<store::Workspace>& workspaces, const fs::pat
   const nlohmann::json entry = {{"path", folder.native()}, {"target", "/clone"}, {"readonly", true}};
   auto workspace = SBX_TRY(check_workspace(entry, home), "checking the repository");
   workspace.path = target;
-  workspace.source = folder.native();
   workspace.index = workspaces.empty() ? 0 : workspaces.back().index + 1;
   workspaces.push_back(std::move(workspace));
   return {};
@@ -157,7 +156,10 @@ Result<ClonePlan> plan_clone(std::vector<store::Workspace>& workspaces, const fs
     return fail(ErrorCode::kInvalid, "a clone is the sandbox's own and cannot be read-only; leave out --clone or :ro");
   const auto source = SBX_TRY(find_clone_source(wanted.on_host()), "looking for the repository");
   ClonePlan plan;
-  plan.target = wanted.source.empty() ? source.root.native() : wanted.path;
+  // A place of its own in the sandbox, and not only another spelling of the folder's?
+  std::error_code error;
+  const bool placed = !wanted.source.empty() && fs::weakly_canonical(wanted.path, error) != wanted.source;
+  plan.target = placed ? wanted.path : source.root.native();
   SBX_TRY(check_target(plan.target), "checking the place of the clone");
   std::vector<store::Workspace> all;
   SBX_CHECK(add_source(all, source.root, kCloneSource, home), "mounting the repository");

@@ -92,8 +92,10 @@ Result<store::Workspace> check_workspace(const json& entry, const fs::path& home
                 "workspace " + path.native() + " is a single file, which can only be mounted read-only; append :ro");
   }
   workspace.path = SBX_TRY(check_target(target.empty() ? path.native() : target), "checking a workspace");
-  if (workspace.path != path) workspace.source = path.native();
+  // What is on the way now is resolved now: a link that is put there later is not followed (keeper/workspace_source.h).
   const fs::path real = fs::canonical(path, error);
+  if (error) return fail(ErrorCode::kInvalid, "workspace " + path.native() + ": " + error.message());
+  if (workspace.path != real) workspace.source = real.native();
   const fs::path real_home = fs::weakly_canonical(home, error);
   if (is_within(real_home, real) || is_within(real, real_home)) {
     return fail(ErrorCode::kInvalid, "workspace " + path.native() + " overlaps sbx's own state in " + home.native() +

@@ -108,6 +108,30 @@ TEST_F(LateMount, IsTheFirstOfASandboxWithout) {
   expect_ok(sbx({"rm", "--force", name}));
 }
 
+// A workspace within another one is at the mercy of who may write that: what the guest puts in its place is not
+// followed.
+TEST_F(LateMount, DoesNotFollowALinkThatTheGuestPutsInAWorkspacesPlace) {
+  Sandbox sandbox({"--auto-stop", "off"});
+  const auto inner = sandbox.workspace() / "inner";
+  std::filesystem::create_directory(inner);
+  EXPECT_TRUE(write_file_atomically(inner / "file", "inner", 0644));
+  expect_ok(sbx({"mount", sandbox.name(), inner.string() + ":/opt/inner"}));
+  EXPECT_EQ(sandbox.shell("cat /opt/inner/file").out, "inner");
+  expect_ok(sandbox.shell("mv inner taken; ln -s " + source() + " inner"));
+  ASSERT_TRUE(std::filesystem::is_symlink(inner));
+  // Its file server is not started again with the link, nor with less than what was asked for.
+  const auto keeper = sandbox.inspected()["keeper_pid"].get<pid_t>();
+  EXPECT_TRUE(kill_now(find_in_tree(keeper, "sbx-files")));
+  for (int i = 0; i < 3; ++i) {
+    const auto seen = sbx({"exec", "-w", "/", sandbox.name(), "timeout", "20", "cat", "/opt/inner/file"});
+    EXPECT_EQ(seen.out.find("late"), std::string::npos) << seen.out;
+  }
+  EXPECT_LE(find_in_tree(keeper, "sbx-files"), 0);
+  // Taken away in this state it is gone, and the rest comes back.
+  expect_ok(sbx({"umount", "--force", sandbox.name(), "/opt/inner"}));
+  EXPECT_TRUE(eventually([&] { return sandbox.shell("cat taken/file").out == "inner"; }));
+}
+
 TEST_F(LateMount, LeavesThePrimaryWorkspaceWhereItIs) {
   Sandbox sandbox({"--auto-stop", "off"});
   fails({"umount", "--force", sandbox.name(), sandbox.workspace().string()}, "is the primary workspace");
