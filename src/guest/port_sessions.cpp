@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -38,8 +39,21 @@ Awaitable<void> PortSessions::run() {
       continue;
     }
     if (session_ && session_->ended.is_set()) co_await end_session();
-    co_await take({buffer.data(), size});
+    const std::size_t more = read_on(std::span(buffer).subspan(size));
+    co_await take({buffer.data(), size + more});
   }
+}
+
+// A port gives at most a page a read. What has come is taken together, so that the way from here (the session, its
+// frames, a connection's socket, whoever reads that) is gone once for all of it and not for each page.
+std::size_t PortSessions::read_on(std::span<char> buffer) {
+  std::size_t size = 0;
+  while (size < buffer.size()) {
+    const ssize_t more = ::read(port_.native_handle(), buffer.data() + size, buffer.size() - size);
+    if (more <= 0) break;  // nothing there, or no host: the next wait tells
+    size += static_cast<std::size_t>(more);
+  }
+  return size;
 }
 
 Awaitable<void> PortSessions::take(std::string_view input) {

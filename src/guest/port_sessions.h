@@ -6,6 +6,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/unique_fd.h"
@@ -37,6 +38,7 @@ class PortSessions {
     AsyncEvent output_ended;
   };
 
+  std::size_t read_on(std::span<char> buffer);
   Awaitable<void> take(std::string_view input);
   Awaitable<void> start_session(Nonce nonce);
   Awaitable<void> end_session();
