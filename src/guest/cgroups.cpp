@@ -7,6 +7,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <cerrno>
 #include <fstream>
+#include <utility>
 
 #include "base/file.h"
 
@@ -75,11 +76,34 @@ Result<void> Cgroups::prepare() {
   return {};
 }
 
+Result<Cgroups::Group> Cgroups::take() {
+  collect();
+  if (const auto spare = std::exchange(spare_, std::nullopt)) {
+    // Root in the VM may have removed it, or put something into it.
+    auto fd = open_file(root_ / *spare, O_RDONLY | O_DIRECTORY);
+    if (fd && event_is(root_ / *spare, "populated", "0")) return Group{*spare, *std::move(fd)};
+  }
+  return make_numbered();
+}
+
+void Cgroups::keep_spare() {
+  if (spare_) return;
+  if (auto group = make_numbered()) spare_ = std::move(group->name);
+}
+
 Result<UniqueFd> Cgroups::make(const std::string& name) {
   const auto path = root_ / name;
-  collect();
   if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return fail_errno("making the cgroup " + name, errno);
   return open_file(path, O_RDONLY | O_DIRECTORY);
+}
+
+Result<Cgroups::Group> Cgroups::make_numbered() {
+  std::string name;
+  do {
+    name = "user/" + std::to_string(++made_);
+  } while (::mkdir((root_ / name).c_str(), 0755) != 0 && errno == EEXIST);  // root in the VM may make some, too
+  auto fd = SBX_TRY(open_file(root_ / name, O_RDONLY | O_DIRECTORY), "making the cgroup " + name);
+  return Group{std::move(name), std::move(fd)};
 }
 
 bool Cgroups::out_of_memory(const std::string& name) const {

@@ -1,7 +1,7 @@
 // The guest's cgroup2 tree:
 //   /init       sbx-guest and the files relay; never frozen, never killed
 //   /services   dockerd and containerd
-//   /user/ID    one per exec
+//   /user/N     one per exec
 //   anything else at the top (Docker makes /docker) belongs to the user.
 // Thread safety: none; the event loop only.
 #pragma once
@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,17 @@ class Cgroups {
 
   // Moves this process to /init, makes the others and delegates the controllers.
   Result<void> prepare();
-  // Makes a group ("user/e1"); the fd is for clone3's CLONE_INTO_CGROUP.
+  struct Group {
+    std::string name;  // below the root: "user/1"
+    UniqueFd fd;       // for clone3's CLONE_INTO_CGROUP
+  };
+  // Makes a group ("services"), or finds it made; the fd is for clone3's CLONE_INTO_CGROUP.
   Result<UniqueFd> make(const std::string& name);
+  // A new, empty group for one command: the spare one if there is one, since making a group is a good part of what a
+  // clone's first command costs.
+  Result<Group> take();
+  // Sees to it that the next take() finds a group. What a template has is in each of its clones.
+  void keep_spare();
   // Whether the kernel has killed a process in it because memory ran out.
   bool out_of_memory(const std::string& name) const;
   // SIGKILL to every process in it (cgroup.kill).
@@ -60,9 +70,12 @@ class Cgroups {
 
  private:
   std::vector<std::filesystem::path> top_level() const;
+  Result<Group> make_numbered();
 
   std::filesystem::path root_;
   std::vector<std::string> leaving_;
+  std::optional<std::string> spare_;
+  unsigned made_ = 0;
   bool frozen_ = false;
 };
 

@@ -25,6 +25,7 @@ constexpr std::size_t kMaxHead = 1U << 20U;
 constexpr std::size_t kPiece = 32U << 10U;
 constexpr auto kOutputGrace = 200ms;  // for grandchildren that hold the pipes
 constexpr auto kHangupGrace = 500ms;  // between SIGHUP and SIGKILL
+constexpr auto kTidyUpDelay = 5ms;    // by then the answer is on its way
 constexpr gid_t kTtyGroup = 5;        // Debian's group tty, as devpts is mounted
 
 // The 4-byte length and the JSON; `rest` receives the bytes of stdin that came along.
@@ -89,7 +90,6 @@ ExecSession::ExecSession(Guest& guest, std::shared_ptr<wire::Http2Stream> stream
       stream_(std::move(stream)),
       head_(std::move(head)),
       input_(std::move(input)),
-      group_("user/" + head_.id),
       sink_(guest.executor),
       stdout_(guest.executor, wire::StdStream::kStdout),
       stderr_(guest.executor, wire::StdStream::kStderr),
@@ -103,7 +103,7 @@ Awaitable<void> ExecSession::run() {
   }
   if (failure) {
     co_await send_status(exec_status_json(*failure));
-    guest_.cgroups.remove_when_empty(group_);
+    leave_group();
     co_return;
   }
   const auto self = shared_from_this();
@@ -117,7 +117,17 @@ Awaitable<void> ExecSession::run() {
   co_await drain_outputs();
   const bool out_of_memory = guest_.cgroups.out_of_memory(group_);
   co_await send_status(exec_status_json(child_->wait_status, out_of_memory));
-  guest_.cgroups.remove_when_empty(group_);
+  leave_group();
+}
+
+// group_ stays: watch_stream() may yet end what has outlived the command.
+void ExecSession::leave_group() { co_spawn(guest_.executor, tidy_up(guest_, group_), detached); }
+
+// After the answer, so that nobody waits for it.
+Awaitable<void> ExecSession::tidy_up(Guest& guest, std::string group) {
+  co_await sleep_for(guest.executor, kTidyUpDelay);
+  if (!group.empty()) guest.cgroups.remove_when_empty(group);
+  guest.cgroups.keep_spare();
 }
 
 Awaitable<std::optional<ExecFailure>> ExecSession::start() {
@@ -139,9 +149,10 @@ Awaitable<std::optional<ExecFailure>> ExecSession::start() {
   UniqueFd child_ends[3];
   auto opened = head_.tty ? open_terminal(plan, child_ends) : open_pipes(plan, child_ends);
   if (!opened) co_return ExecFailure{126, opened.error().describe()};
-  const auto group = guest_.cgroups.make(group_);
+  const auto group = guest_.cgroups.take();
   if (!group) co_return ExecFailure{126, group.error().describe()};
-  plan.cgroup = group->get();
+  group_ = group->name;
+  plan.cgroup = group->fd.get();
   auto spawned = spawn(plan);
   if (!spawned) co_return ExecFailure{126, spawned.error().describe()};
   child_ = guest_.reaper.adopt(spawned->pid);

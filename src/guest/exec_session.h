@@ -48,6 +48,8 @@ class ExecSession : public std::enable_shared_from_this<ExecSession> {
   Result<void> open_terminal(SpawnPlan& plan, UniqueFd (&child_ends)[3]);
   Awaitable<void> drain_outputs();
   Awaitable<void> send_status(std::string status);
+  void leave_group();
+  static Awaitable<void> tidy_up(Guest& guest, std::string group);
   static Awaitable<void> pump_input(Self self);
   static Awaitable<void> pump_output(Self self, Output& output);
   static Awaitable<void> discard_output(Self self, Output& output);
@@ -57,8 +59,8 @@ class ExecSession : public std::enable_shared_from_this<ExecSession> {
   std::shared_ptr<wire::Http2Stream> stream_;
   ExecHead head_;
   std::string input_;
-  std::string group_;
-  Descriptor sink_;  // stdin's write end, or the terminal
+  std::string group_;  // empty before there is one
+  Descriptor sink_;    // stdin's write end, or the terminal
   Output stdout_;
   Output stderr_;
   int open_outputs_ = 0;

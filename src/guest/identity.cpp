@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "guest/authorities.h"
+#include "guest/overwrite.h"
 
 namespace sbx::guest {
 namespace {
@@ -34,18 +35,11 @@ Result<void> add_entropy(std::string_view bytes) {
   return {};
 }
 
-// Not write_file_atomically(): its fsync costs a disk flush per file, and the next start writes them anew anyway.
-Result<void> put_file(const char* path, std::string_view text) {
-  const auto file = SBX_TRY(open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0644), "writing " + std::string(path));
-  SBX_CHECK(write_all(file.get(), text), "writing " + std::string(path));
-  return {};
-}
-
 Result<void> set_hostname(const std::string& hostname) {
   if (::sethostname(hostname.data(), hostname.size()) != 0) return fail_errno("setting the hostname", errno);
-  SBX_CHECK(put_file("/etc/hostname", hostname + "\n"), "setting the hostname");
+  SBX_CHECK(overwrite("/etc/hostname", hostname + "\n"), "setting the hostname");
   const auto hosts = read_file("/etc/hosts", 1U << 20U);
-  return put_file("/etc/hosts", hosts_with(hosts ? std::string_view(*hosts) : "127.0.0.1\tlocalhost\n", hostname));
+  return overwrite("/etc/hosts", hosts_with(hosts ? std::string_view(*hosts) : "127.0.0.1\tlocalhost\n", hostname));
 }
 
 }  // namespace
@@ -133,13 +127,13 @@ Result<void> apply_identity(const Identity& identity) {
   if (!identity.entropy.empty()) SBX_CHECK(add_entropy(identity.entropy), "applying the identity");
   if (!identity.hostname.empty()) SBX_CHECK(set_hostname(identity.hostname), "applying the identity");
   if (!identity.machine_id.empty()) {
-    SBX_CHECK(put_file("/etc/machine-id", identity.machine_id + "\n"), "applying the identity");
+    SBX_CHECK(overwrite("/etc/machine-id", identity.machine_id + "\n"), "applying the identity");
   }
   if (!identity.sandbox_id.empty())
-    SBX_CHECK(put_file("/run/sbx/id", identity.sandbox_id + "\n"), "applying the identity");
+    SBX_CHECK(overwrite("/run/sbx/id", identity.sandbox_id + "\n"), "applying the identity");
   SBX_CHECK(trust_authorities(identity.authorities), "applying the identity");
   ::mkdir("/etc/profile.d", 0755);
-  return put_file("/etc/profile.d/sbx-identity.sh", profile_script(identity.environment));
+  return overwrite("/etc/profile.d/sbx-identity.sh", profile_script(identity.environment));
 }
 
 }  // namespace sbx::guest

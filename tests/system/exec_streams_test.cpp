@@ -147,15 +147,16 @@ TEST(ExecStreams, AReaderThatStallsHoldsUpNobodyElse) {
 TEST(ExecStreams, AKilledClientTakesItsCommandAlongAndABackgroundCommandStays) {
   Sandbox sandbox;
   const std::string id = sandbox.background("exec sleep 55555");
-  {
-    // Neither a deaf ear for SIGHUP nor a child in a session of its own is a way out.
-    auto client = Command(command_line({"exec", sandbox.name(), "bash", "-c",
-                                        "trap '' HUP TERM INT; setsid sleep 44444 & sleep 44444"}))
-                      .start();
-    ASSERT_TRUE(client);
-    ASSERT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-c", "-f", "^sleep 44444"}).out == "2\n"; }));
-  }  // SIGKILL
-  EXPECT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-f", "^sleep 44444"}).status == 1; }));
+  // Neither a deaf ear for SIGHUP nor a child in a session of its own is a way out, nor one that outlives the command.
+  for (const char* script : {"trap '' HUP TERM INT; setsid sleep 44444 & sleep 44444",
+                             "(trap '' HUP; exec setsid sleep 44444) & exec sleep 44444"}) {
+    {
+      auto client = Command(command_line({"exec", sandbox.name(), "bash", "-c", script})).start();
+      ASSERT_TRUE(client);
+      ASSERT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-c", "-f", "^sleep 44444"}).out == "2\n"; }));
+    }  // SIGKILL
+    EXPECT_TRUE(eventually([&] { return sandbox.exec({"pgrep", "-f", "^sleep 44444"}).status == 1; })) << script;
+  }
   EXPECT_EQ(sandbox.exec({"pgrep", "-c", "-f", "^sleep 55555"}).out, "1\n");
 }
 
