@@ -426,7 +426,10 @@ Result<void> Supervisor::seal_template(std::int64_t boot_ms) {
   SBX_CHECK(let_machine_end(), "sealing the template");
   if (!machine_end_->success()) return fail(ErrorCode::kInternal, "QEMU ended with " + machine_end_->describe());
   SBX_CHECK(machine_->keep_template_ram(), "keeping the template's memory");
-  return seal_built_template(spec_, boot_ms);
+  auto sealed = seal_built_template(spec_, boot_ms);
+  // On a busy disk this takes longer than the worker has for its farewell, which it cannot begin before.
+  worker_deadline_ = Clock::now() + kFarewell;
+  return sealed;
 }
 
 Result<void> Supervisor::let_machine_end() {
