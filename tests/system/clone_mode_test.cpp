@@ -206,16 +206,22 @@ X
                     "grep -c hooked || true"),
             "0\n");
   // Words of the sandbox's on the user's terminal.
-  EXPECT_EQ(
-      in(name,
-         "git update-ref -d refs/heads/evil; sudo sh -c 'printf \"#!/bin/sh\\nprintf \\\"0012ERR \\\\033]0;packet\\\"; "
-         "printf \\\"\\\\033]0;owned\\\" >&2; exit 1\\n\" >/usr/local/bin/git; chmod +x /usr/local/bin/git'"),
-      "");
+  EXPECT_EQ(in(name,
+               "git update-ref -d refs/heads/evil; sudo sh -c 'printf \"#!/bin/sh\\nprintf \\\"\\\\033]0;owned\\\" "
+               ">&2; exit 1\\n\" >/usr/local/bin/git; chmod +x /usr/local/bin/git'"),
+            "");
   const auto garbled = host("cd repo; git fetch sandbox-" + name);
   EXPECT_NE(garbled.status, 0);
   EXPECT_EQ(garbled.err.find('\x1b'), std::string::npos);
   EXPECT_THAT(garbled.err, HasSubstr("\\x1b]0;owned"));
-  EXPECT_THAT(garbled.err, HasSubstr("remote error: ?]0;packet"));
+  EXPECT_EQ(in(name,
+               "sudo sh -c 'printf \"#!/bin/sh\\nprintf \\\"0012ERR \\\\033]0;packet\\\"; exit 1\\n\" "
+               ">/usr/local/bin/git'"),
+            "");
+  const auto told = host("cd repo; git fetch sandbox-" + name);
+  EXPECT_NE(told.status, 0);
+  EXPECT_EQ(told.err.find('\x1b'), std::string::npos);
+  EXPECT_THAT(told.err, HasSubstr("remote error: ?]0;packet"));
   const auto removed = user_sbx({"rm", "--force", name});
   EXPECT_EQ(removed.status, 0) << "whatever the sandbox answers";
   EXPECT_THAT(removed.err, HasSubstr("could not be asked"));
