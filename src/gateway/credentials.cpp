@@ -138,13 +138,24 @@ void replace_in_body(RequestSecrets& secrets, const HeaderList& headers, std::st
   wipe(spelt);
 }
 
+// "/v1;a/;b/token;c" -> "/v1/token": each segment may have parameters (RFC 3986 section 3.3).
+std::string without_parameters(std::string_view path) {
+  std::string plain;
+  bool parameters = false;
+  for (const char c : path) {
+    parameters = c != '/' && (parameters || c == ';');
+    if (!parameters && !(c == '/' && plain.ends_with('/'))) plain += c;
+  }
+  return plain;
+}
+
 }  // namespace
 
 // However it is spelt: a server may take "//token", "/Token" or "/token;x" for its endpoint, and then its answer must
 // not reach the guest as it is.
 bool OauthLogin::has_endpoint(std::string_view host, std::string_view path) const {
   auto canonical = policy::canonical_path(path);
-  if (canonical) canonical->resize(std::min(canonical->size(), canonical->find(';')));
+  if (canonical) canonical = without_parameters(*canonical);
   return std::ranges::any_of(endpoints, [&](const Endpoint& e) {
     return e.host == host && (!canonical || std::ranges::equal(*canonical, e.path, {}, lower, lower));
   });

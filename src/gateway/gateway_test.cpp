@@ -311,7 +311,7 @@ TEST_F(GatewayTest, ALoginLeavesOnlySentinelsInTheGuest) {
   auto gateway = start({rule("allow", {"**"})}, login_credentials());
   const auto root = gateway->root_file().string();
   // However the endpoint is spelt.
-  for (const std::string path : {"/token", "/Token", "//token", "/t%6Fken", "/token?x=1"}) {
+  for (const std::string path : {"/token", "/Token", "//token", "/t%6Fken", "/token?x=1", "/token;a", "/;a/token"}) {
     const auto login = get(*gateway, "https://python.test" + path, trusting(root, {"--path-as-is", "-d", "code=1"}));
     ASSERT_TRUE(login) << login.error().describe();
     const auto tokens = json::parse(*login, nullptr, false);

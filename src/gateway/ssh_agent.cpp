@@ -27,7 +27,7 @@ constexpr std::string_view kSeen = "ssh-agent";  // the kind of its lines in the
 constexpr std::size_t kMostClients = 32;
 constexpr std::size_t kPiece = 16U << 10U;
 // A daemon that is not there (it may be starting anew) records nothing.
-constexpr std::chrono::seconds kRecordedWithin{10};
+constexpr std::chrono::seconds kRecordedWithin{30};
 constexpr std::size_t kLongestComment = 200;  // of a key, in the log
 
 wire::HeaderList no_headers() { return {}; }

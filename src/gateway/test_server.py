@@ -6,7 +6,7 @@
 /early       103 with a Link, then 200           /encoded?C  a body encoded so, whatever was accepted
 /token       an OAuth token response, numbered   /close      a body that ends with the connection
 """
-import base64, gzip, hashlib, json, socket, ssl, sys, threading, time, zlib
+import base64, gzip, hashlib, json, re, socket, ssl, sys, threading, time, zlib
 
 
 tokens = []
@@ -101,7 +101,7 @@ def serve(stream):
             text = b"x" * 200_000 + b"x-key is " + headers.get("x-key", "").encode() + b" end"
             data = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "br": text, "wrong": text, "cut": gzip.compress(text)[:-20]}[coding]
             respond(stream, data, f"Content-Encoding: {coding if coding in ('deflate', 'br') else 'gzip'}\r\n")
-        elif path.lower().replace("//", "/").replace("%6f", "o") == "/token":
+        elif re.sub(";[^/]*", "", path.lower()).replace("//", "/").replace("%6f", "o") == "/token":
             tokens.append(len(tokens) + 1)
             respond(stream, json.dumps({"access_token": f"real-access-token-no-{tokens[-1]}", "refresh_token": "bad\r\nx: y" if body == b"bad" else "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
         elif path == "/close":

@@ -71,7 +71,6 @@ std::unexpected<Error> TlsStream::failed(std::string_view what) {
 }
 
 Awaitable<Result<void>> TlsStream::pull() {
-  SSL_free_buffers(ssl_.get());  // nothing is under way, or it does nothing
   co_await inner_->readable();
   std::string bytes(kPull, '\0');
   SBX_CO_TRY(const std::size_t n, co_await inner_->read_some(bytes), "TLS");

@@ -17,6 +17,7 @@ namespace {
 constexpr std::int64_t kKeptPerVerdict = 2'000;
 constexpr std::int64_t kKeptInAll = 100'000;
 constexpr std::size_t kBatch = 256;
+constexpr std::ptrdiff_t kMostWaiting = 4096;  // while they cannot be written
 constexpr std::int64_t kLongestWaitMs = 1'000;
 constexpr std::int64_t kClockSkewMs = 86'400'000;
 
@@ -122,26 +123,31 @@ bool PolicyLog::is_known(const std::string& sandbox_id, const json& entry) {
         });
     mark = marks_.emplace(sandbox_id, newest).first;
   }
-  if (*id <= std::pair(mark->second.start, mark->second.number)) return true;
+  // Another start is another gateway's: which of two was earlier a clock that was set back would not tell.
+  if (id->first == mark->second.start && id->second <= mark->second.number) return true;
   mark->second = {id->first, id->second};
   return false;
 }
 
-void PolicyLog::record(const std::string& sandbox_id, const std::string& sandbox_name, const json& given) {
+Result<void> PolicyLog::record(const std::string& sandbox_id, const std::string& sandbox_name, const json& given) {
   json entry = sanitised_entry(given);
-  if (entry.is_null() || is_known(sandbox_id, entry)) return;
+  if (entry.is_null()) return {};
+  const bool at_once = entry.value("kind", std::string()) == "ssh-agent";
+  if (is_known(sandbox_id, entry)) return at_once ? flush() : Result<void>();
   entry["sandbox_id"] = sandbox_id;
   entry["sandbox"] = sandbox_name;
   if (waiting_.empty()) waiting_since_ = store::now_ms();
   waiting_.push_back(entry);
   entry.erase("id");
   followers_.notify(entry);
+  if (at_once) return flush();
   if (waiting_.size() >= kBatch || store::now_ms() - waiting_since_ > kLongestWaitMs) (void)flush();
+  return {};
 }
 
 Result<void> PolicyLog::flush() {
   if (waiting_.empty()) return {};
-  const std::vector<json> entries = std::exchange(waiting_, {});
+  std::vector<json> entries = std::exchange(waiting_, {});
   const auto write = [&]() -> Result<void> {
     std::vector<std::string> sandboxes;
     for (const auto& entry : entries) {
@@ -162,9 +168,9 @@ Result<void> PolicyLog::flush() {
         SBX_CHECK(
             // Not the SSH agent's signatures: a guest could have them forgotten by asking for enough else.
             database_.run(
-                "DELETE FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND kind <> 'ssh-agent' AND seq "
-                "<= (SELECT seq FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND kind <> "
-                "'ssh-agent' ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
+                "DELETE FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND NOT (allowed AND kind = "
+                "'ssh-agent') AND seq <= (SELECT seq FROM policy_log WHERE sandbox_id = ?1 AND allowed = ?2 AND NOT "
+                "(allowed AND kind = 'ssh-agent') ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
                 {sandbox, allowed, kKeptPerVerdict}),
             "trimming the policy log");
       }
@@ -173,10 +179,13 @@ Result<void> PolicyLog::flush() {
         "DELETE FROM policy_log WHERE seq <= (SELECT seq FROM policy_log ORDER BY seq DESC LIMIT 1 OFFSET ?)",
         {kKeptInAll});
   };
-  SBX_CHECK(database_.run("BEGIN IMMEDIATE"), "writing the policy log");
-  auto done = write();
+  auto done = database_.run("BEGIN IMMEDIATE");
+  if (done) done = write();
   if (done) done = database_.run("COMMIT");
-  if (!done) (void)database_.run("ROLLBACK");
+  if (done) return done;
+  (void)database_.run("ROLLBACK");
+  if (std::ssize(entries) > kMostWaiting) entries.erase(entries.begin(), entries.end() - kMostWaiting);
+  waiting_ = std::move(entries);
   return done;
 }
 

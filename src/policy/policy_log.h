@@ -32,8 +32,9 @@ class PolicyLog {
   PolicyLog& operator=(const PolicyLog&) = delete;
 
   // One LogEntry (docs/development/protocols.md). One that was recorded before (a gateway tells its newest again to
-  // whoever connects anew) is ignored. Followers hear of it before this returns; it reaches the disk in batches.
-  void record(const std::string& sandbox_id, const std::string& sandbox_name, const nlohmann::json& entry);
+  // whoever connects anew) is ignored. Followers hear of it before this returns; it reaches the disk in batches, but
+  // for what the SSH agent was asked: that is on the disk when this succeeds.
+  Result<void> record(const std::string& sandbox_id, const std::string& sandbox_name, const nlohmann::json& entry);
 
   // {"allowed_hosts":[E],"blocked_hosts":[E]}, latest first; E is one host, port and rule of one sandbox:
   // {"host","port","vm_name","proxy_type","protocol","rule","origin","reason","last_seen","since","count_since"}.
@@ -49,7 +50,7 @@ class PolicyLog {
     return followers_.add(std::move(callback));
   }
 
-  // Writes what waits. Reading does it too.
+  // Writes what waits, and keeps it (the newest) if that fails. Reading does it too.
   Result<void> flush();
 
  private:

@@ -94,6 +94,23 @@ TEST_F(PolicyLogTest, AFloodOfOneVerdictLeavesTheOther) {
   EXPECT_EQ(entries->back()["host"], "h4999.com");
 }
 
+TEST_F(PolicyLogTest, ASignatureIsOnTheDiskOrTheCallFailsAndItIsKept) {
+  json signature = decision("SHA256:key", true, "5-1");
+  signature["kind"] = "ssh-agent";
+  ASSERT_TRUE(database_->run("ALTER TABLE policy_log RENAME TO away"));
+  EXPECT_FALSE(log_->record("id", "box", signature));
+  EXPECT_FALSE(log_->record("id", "box", signature)) << "told again, and still not written";
+  ASSERT_TRUE(database_->run("ALTER TABLE away RENAME TO policy_log"));
+  EXPECT_TRUE(log_->record("id", "box", signature));
+  EXPECT_EQ(PolicyLog(*database_).latest({})->size(), 1U) << "another reader sees it, once";
+}
+
+TEST_F(PolicyLogTest, AGatewayWhoseClockWasSetBackIsHeard) {
+  ASSERT_TRUE(log_->record("id", "box", decision("a.com", true, "9-4")));
+  ASSERT_TRUE(log_->record("id", "box", decision("b.com", true, "3-1")));
+  EXPECT_EQ(log_->latest({})->size(), 2U);
+}
+
 TEST_F(PolicyLogTest, AFloodDoesNotMakeSignaturesForgotten) {
   json signature = decision("SHA256:key", true);
   signature["kind"] = "ssh-agent";

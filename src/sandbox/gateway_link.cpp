@@ -166,8 +166,8 @@ Awaitable<void> GatewayLink::read_log(std::shared_ptr<wire::Http2Session> sessio
       const auto entry = nlohmann::json::parse(line, nullptr, false);
       line.clear();
       if (!entry.is_object()) continue;
-      record_(entry);
-      // A signature is held back until its line is safe (src/gateway/ssh_agent.cpp).
+      // A signature is held back until its line is safe (src/gateway/ssh_agent.cpp), and refused if it never is.
+      if (!record_(entry)) continue;
       const auto kind = entry.find("kind");
       const auto id = entry.find("id");
       if (kind != entry.end() && *kind == "ssh-agent" && id != entry.end() && id->is_string())

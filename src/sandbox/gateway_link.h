@@ -25,7 +25,7 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
  public:
   // A GatewayConfig as text; called for each gateway and after each refresh(). The text is wiped once it is sent.
   using Configuration = std::function<Awaitable<Result<std::string>>()>;
-  using Record = std::function<void(const nlohmann::json& entry)>;
+  using Record = std::function<Result<void>(const nlohmann::json& entry)>;
   // Tokens of a login in the sandbox. An Error: they could not be kept.
   using KeepLogin = std::function<Awaitable<Result<void>>(secret::LoginUpdate login)>;
 

@@ -68,7 +68,7 @@ class GatewayLinkTest : public testing::Test {
     link_ = std::make_shared<GatewayLink>(
         loop_.get_executor(), folder_.path() / "gateway.sock",
         [this]() -> Awaitable<Result<std::string>> { co_return "config " + std::to_string(++configured_); },
-        [this](const nlohmann::json& entry) { recorded_.push_back(entry.value("host", "")); },
+        [this](const nlohmann::json& entry) { return record(entry.value("host", "")); },
         [this](secret::LoginUpdate login) { return keep(std::move(login)); });
     link_->start();
   }
@@ -86,6 +86,12 @@ class GatewayLinkTest : public testing::Test {
     return holds();
   }
 
+  Result<void> record(const std::string& host) {
+    recorded_.push_back(host);
+    if (host == unrecordable_) return fail(ErrorCode::kUnavailable, "the disk is full");
+    return {};
+  }
+
   Awaitable<Result<void>> keep(secret::LoginUpdate login) {
     kept_.push_back(login.service + " " + std::string(login.tokens.access.reveal()));
     if (login.service == "unknown") co_return fail(ErrorCode::kInvalid, "there is no such service");
@@ -97,6 +103,7 @@ class GatewayLinkTest : public testing::Test {
   FakeGateway gateway_{loop_, vm::listen_in(folder_.path(), "gateway.sock").value()};
   int configured_ = 0;
   std::vector<std::string> recorded_, kept_;
+  std::string unrecordable_;
   std::shared_ptr<GatewayLink> link_;
 };
 
@@ -138,6 +145,18 @@ TEST_F(GatewayLinkTest, ASignaturesLineIsAcknowledgedOnceItIsRecorded) {
   asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
   EXPECT_TRUE(until([&] { return !gateway_.told.empty() && recorded_.size() == 3; }));
   EXPECT_EQ(gateway_.told, std::vector<std::string>{"1-2"});
+}
+
+TEST_F(GatewayLinkTest, ASignatureWhoseLineCannotBeRecordedIsNotAcknowledged) {
+  unrecordable_ = "SHA256:lost";
+  gateway_.log =
+      "{\"host\":\"SHA256:lost\",\"kind\":\"ssh-agent\",\"id\":\"1-1\"}\n"
+      "{\"host\":\"b.example\",\"kind\":\"forward\",\"id\":\"1-2\"}\n";
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  EXPECT_TRUE(until([&] { return recorded_.size() == 2; }));
+  loop_.restart();
+  loop_.run_for(200ms);
+  EXPECT_EQ(gateway_.told, std::vector<std::string>());
 }
 
 TEST_F(GatewayLinkTest, ALoginIsKeptAndTheGatewayLearnsThatItIs) {

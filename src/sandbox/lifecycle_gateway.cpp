@@ -67,7 +67,7 @@ std::shared_ptr<GatewayLink> Lifecycle::link_gateway(const store::Sandbox& row) 
   const std::string name = row.name;
   auto link = std::make_shared<GatewayLink>(
       loop_.get_executor(), paths_.runtime(id) / "gateway.sock", [this, id] { return gateway_configuration(id); },
-      [this, id, name](const nlohmann::json& entry) { policy_log_.record(id, name, entry); },
+      [this, id, name](const nlohmann::json& entry) { return policy_log_.record(id, name, entry); },
       [this, id](secret::LoginUpdate login) { return secrets_.keep_login(id, std::move(login)); });
   link->start();
   return link;

@@ -136,7 +136,7 @@ TEST_F(JailTest, NothingOfItOutlivesTheProcessThatStartedIt) {
       ASSERT_EQ(::waitpid(starter, nullptr, 0), starter);
     }
     std::string left = "?";
-    for (int i = 0; i < 200 && !left.empty(); ++i) {
+    for (int i = 0; i < 1200 && !left.empty(); ++i) {
       ::usleep(50'000);
       left = running_with(mark);
     }
