@@ -5,6 +5,7 @@
 
 #include <seccomp.h>
 
+#include <cstdint>
 #include <memory>
 #include <span>
 
@@ -17,10 +18,16 @@ Result<void> give_up_privileges();
 // Nobody may look into this process: no ptrace, no core dump, no reading of its /proc but by root.
 Result<void> forbid_inspection();
 
+// Conditions on the argument `number` (0 to 5) of a system call: all of it, or the bits of `mask`.
+constexpr scmp_arg_cmp argument_is(unsigned number, std::uint64_t value) { return {number, SCMP_CMP_EQ, value, 0}; }
+constexpr scmp_arg_cmp argument_is_masked(unsigned number, std::uint64_t mask, std::uint64_t value) {
+  return {number, SCMP_CMP_MASKED_EQ, mask, value};
+}
+
 // The system calls that the process may still make. All others fail with EPERM.
 //   SystemCallFilter filter;
 //   filter.allow(kEventLoopCalls);
-//   filter.allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+//   filter.allow_if(SCMP_SYS(ioctl), argument_is(1, FIONBIO));
 //   SBX_CHECK(filter.load(), "locking down");
 class SystemCallFilter {
  public:

@@ -74,16 +74,16 @@ Result<void> confine_system_calls() {
   filter.allow(kEventLoopCalls);
   filter.allow(kThreadCalls);
   filter.allow(kFiles);
-  filter.allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+  filter.allow_if(SCMP_SYS(ioctl), argument_is(1, FIONBIO));
   // Threads, never processes. The flags of clone3(2) are out of a filter's sight; the C library then takes clone(2).
-  filter.allow_if(SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
+  filter.allow_if(SCMP_SYS(clone), argument_is_masked(0, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
   filter.refuse(SCMP_SYS(clone3), ENOSYS);
   // Never a device node, never a setuid bit.
   for (const auto type : {S_IFREG, S_IFIFO, S_IFSOCK}) {
-    filter.allow_if(SCMP_SYS(mknodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | S_ISUID, static_cast<scmp_datum_t>(type)));
+    filter.allow_if(SCMP_SYS(mknodat), argument_is_masked(2, S_IFMT | S_ISUID, type));
   }
-  filter.allow_if(SCMP_SYS(chmod), SCMP_A1(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
-  filter.allow_if(SCMP_SYS(fchmodat), SCMP_A2(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
+  filter.allow_if(SCMP_SYS(chmod), argument_is_masked(1, S_ISUID, 0));
+  filter.allow_if(SCMP_SYS(fchmodat), argument_is_masked(2, S_ISUID, 0));
   return filter.load();
 }
 

@@ -31,13 +31,13 @@ Result<void> confine_system_calls() {
   filter.allow(kFiles);
   filter.allow(kNetwork);
   for (const int request : {FIONBIO, FIONREAD}) {
-    filter.allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(request)));
+    filter.allow_if(SCMP_SYS(ioctl), argument_is(1, request));
   }
   for (const int family : {AF_INET, AF_INET6}) {
-    filter.allow_if(SCMP_SYS(socket), SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family)));
+    filter.allow_if(SCMP_SYS(socket), argument_is(0, family));
   }
-  filter.allow_if(SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
-  filter.allow_if(SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+  filter.allow_if(SCMP_SYS(open), argument_is_masked(1, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+  filter.allow_if(SCMP_SYS(openat), argument_is_masked(2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
   return filter.load();
 }
 

@@ -61,20 +61,20 @@ Result<void> confine_system_calls() {
   filter.allow(kSockets);
   // The sockets of published ports are the host's: a connection that is begun by its first bytes would be a way out.
   // sendmsg(2) passes files to QEMU.
-  filter.allow_if(SCMP_SYS(sendto), SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0), SCMP_A4(SCMP_CMP_EQ, 0));
-  filter.allow_if(SCMP_SYS(sendmsg), SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
+  filter.allow_if(SCMP_SYS(sendto), argument_is_masked(3, MSG_FASTOPEN, 0), argument_is(4, 0));
+  filter.allow_if(SCMP_SYS(sendmsg), argument_is_masked(2, MSG_FASTOPEN, 0));
   // Closing with a reset.
-  filter.allow_if(SCMP_SYS(setsockopt), SCMP_A1(SCMP_CMP_EQ, SOL_SOCKET), SCMP_A2(SCMP_CMP_EQ, SO_LINGER));
+  filter.allow_if(SCMP_SYS(setsockopt), argument_is(1, SOL_SOCKET), argument_is(2, SO_LINGER));
   // Memory that is written is never executed.
-  filter.allow_if(SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-  filter.allow_if(SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+  filter.allow_if(SCMP_SYS(mmap), argument_is_masked(2, PROT_EXEC, 0));
+  filter.allow_if(SCMP_SYS(mprotect), argument_is_masked(2, PROT_EXEC, 0));
   // Non-blocking mode, close-on-exec, copies of descriptors; no owner to be signalled, no lease, no lock.
-  filter.allow_if(SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+  filter.allow_if(SCMP_SYS(ioctl), argument_is(1, FIONBIO));
   for (const int command : {F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC}) {
-    filter.allow_if(SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_EQ, static_cast<scmp_datum_t>(command)));
+    filter.allow_if(SCMP_SYS(fcntl), argument_is(1, command));
   }
   // abort(3) signals itself.
-  filter.allow_if(SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(::getpid())));
+  filter.allow_if(SCMP_SYS(tgkill), argument_is(0, ::getpid()));
   return filter.load();
 }
 
