@@ -90,6 +90,7 @@ Awaitable<void> write_output(BridgePtr bridge) {
 }
 
 Awaitable<void> write_input(BridgePtr bridge) {
+  co_await bridge->responded.wait();
   for (;;) {
     while (!bridge->input.empty()) {
       const std::string piece = std::move(bridge->input.front());
@@ -164,7 +165,6 @@ Awaitable<void> read_client(BridgePtr bridge) {
 Awaitable<Result<void>> pass_output(BridgePtr bridge) {
   auto stream = bridge->session.stream;
   SBX_CO_TRY(const auto head, co_await stream->response(), "starting the command");
-  bridge->responded.set();
   if (head.status >= 400) {
     SBX_CO_TRY(const auto body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
     const json parsed = json::parse(body, nullptr, false);
@@ -175,6 +175,7 @@ Awaitable<Result<void>> pass_output(BridgePtr bridge) {
   json started;
   started["started"] = {{"id", bridge->session.id}};
   bridge->send_text(started);
+  bridge->responded.set();
   std::vector<char> buffer(64U << 10U);
   for (;;) {
     SBX_CO_TRY(const std::size_t got, co_await stream->read_some(buffer), "reading the command's output");
@@ -196,12 +197,18 @@ Awaitable<Result<void>> run_command(BridgePtr bridge, Daemon& daemon, std::strin
   SBX_CO_CHECK(follow_ssh_agent(daemon, name, body), "running a command");
   const bool wants_stdin = head["stdin"].get<bool>();
   Progress progress = [bridge](const std::string& line) { bridge->send_text({{"progress", line}}); };
-  SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(std::move(name), std::move(head), std::move(progress)),
-             "running a command");
+  SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(name, head, progress), "running a command");
   const auto executor = co_await asio::this_coro::executor;
   if (!wants_stdin) bridge->input_ended = true;
   asio::co_spawn(executor, read_client(bridge), asio::detached);
   asio::co_spawn(executor, write_input(bridge), asio::detached);
+  SBX_CO_TRY(const auto answer, co_await bridge->session.stream->response(), "starting the command");
+  if (answer.status == sandbox::kMachineEnded && !bridge->gone) {
+    co_await daemon.lifecycle.wait_for_end_of(name);
+    if (bridge->gone) co_return fail(ErrorCode::kUnavailable, "the client is gone");
+    SBX_CO_TRY(bridge->session, co_await daemon.lifecycle.exec(name, head, progress), "running a command");
+    if (bridge->gone) bridge->session.stream->reset();
+  }
   co_return co_await pass_output(bridge);
 }
 
@@ -224,6 +231,7 @@ Awaitable<void> serve_attach(Socket socket, const beast::http::request<beast::ht
     if (bridge->session.stream) bridge->session.stream->reset();
   }
   bridge->finished = true;
+  bridge->responded.set();
   bridge->output_changed.notify();
   bridge->input_changed.notify();
   while (!bridge->written) co_await bridge->output_changed.wait();

@@ -35,6 +35,9 @@ std::string single(const char* key, json value) {
   return dump(document);
 }
 
+// A guest that has broken its session may come back; the machine's end is noticed a little after the session's.
+constexpr std::chrono::seconds kReconnected{15};
+
 json failed_status(const std::string& error) { return {{"exit_code", 125}, {"error", error}}; }
 
 // An id that the daemon chose stands in paths and in file names of the guest.
@@ -87,6 +90,7 @@ json ExecTable::record(const Exec& exec) const {
 }
 
 void ExecTable::guest_lost(const std::string& why) {
+  guest_.give_up();
   for (auto& [id, exec] : execs_) {
     if (!exec->status) finish(*exec, failed_status(why));
   }
@@ -242,7 +246,7 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   if (!head) co_return co_await wire::send_error(*client, head.error());
   // Before the file server is asked: it may be waiting for a guest that is parked to take what it has sent.
   auto awake = co_await guest_.parking().wake();
-  if (!awake) co_return co_await wire::send_error(*client, awake.error());
+  co_await guest_.connected_within(kReconnected);
   head->erase("files_seen");
   if (files_seen_) {
     const auto seen = co_await files_seen_();
@@ -264,6 +268,10 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   auto sent = co_await guest->write(framed);
   Result<wire::Http2Head> response = fail(ErrorCode::kUnavailable, "the guest did not take the command");
   if (sent) response = co_await guest->response();
+  if (!response) {
+    response = fail(ErrorCode::kUnavailable,
+                    "the guest went away before it said whether the command has started: " + response.error().message);
+  }
   if (response && response->status != 200) {
     auto text = co_await wire::read_body(*guest, 65536);
     const auto document = json::parse(text.value_or(""), nullptr, false);

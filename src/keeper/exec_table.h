@@ -66,15 +66,16 @@ class ExecTable {
         files_seen_(std::move(files_seen)),
         idle_since_(std::chrono::system_clock::now()) {}
 
-  // POST /exec and everything under /exec/. `daemon` is the session that the stream belongs to: if it has ended, a
-  // command whose client is gone runs on.
+  // POST /exec and everything under /exec/. A command waits for a guest whose session has just ended; 409 if it has
+  // been lost, 503 if it does not come back: nothing was started then. `daemon` is the session that the stream belongs
+  // to: if it has ended, a command whose client is gone runs on.
   wire::Awaitable<void> handle(std::shared_ptr<wire::Http2Stream> stream, std::weak_ptr<wire::Http2Session> daemon);
 
   std::size_t attached() const { return attached_; }
   std::size_t detached_running() const;
   // When the last attached command ended (or the start); nullopt while there is one.
   std::optional<std::chrono::system_clock::time_point> idle_since() const;
-  // Fails what still runs: the guest is gone.
+  // Fails what still runs, and what comes: the guest is gone.
   void guest_lost(const std::string& why);
 
  private:

@@ -7,6 +7,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <functional>
 
 #include "base/file.h"
 #include "vm/machine_process.h"
@@ -98,6 +99,51 @@ TEST(ExecTable, AClientThatOnlyWaitsIsLetGoWhenItHangsUp) {
       asio::detached);
   fixture.io.run_for(std::chrono::seconds(200));
   EXPECT_TRUE(finished);
+}
+
+// The status of the answer to a command that comes while there is no session with the guest, and `meanwhile` happens.
+int answer_without_a_session(SilentGuest& fixture, std::function<wire::Awaitable<void>()> meanwhile) {
+  int status = 0;
+  asio::co_spawn(
+      fixture.io,
+      [&]() -> wire::Awaitable<void> {
+        wire::Http2Head head;
+        head.method = "POST";
+        head.path = "/exec";
+        auto start = fixture.daemon->open(head, false).value();
+        const std::string body = wire::length_prefixed(R"({"argv":["true"],"detach":true})");
+        EXPECT_TRUE(co_await start->write(body));
+        EXPECT_TRUE(co_await start->finish());
+        asio::steady_timer timer(fixture.io, std::chrono::milliseconds(50));
+        co_await timer.async_wait(asio::use_awaitable);
+        EXPECT_EQ(fixture.answered, 0) << "answered at once";
+        co_await meanwhile();
+        const auto response = co_await start->response();
+        status = response ? response->status : -1;
+        fixture.io.stop();
+      },
+      asio::detached);
+  fixture.io.run_for(std::chrono::seconds(60));
+  return status;
+}
+
+TEST(ExecTable, ACommandWaitsForAGuestWhoseSessionHasEnded) {
+  SilentGuest fixture;
+  EXPECT_EQ(answer_without_a_session(fixture,
+                                     [&]() -> wire::Awaitable<void> {
+                                       EXPECT_TRUE(co_await fixture.link.connect(std::chrono::seconds(60)));
+                                     }),
+            200);
+}
+
+TEST(ExecTable, ACommandThatComesWhenTheMachineIsDyingIsSaidNotToHaveStarted) {
+  SilentGuest fixture;
+  EXPECT_EQ(answer_without_a_session(fixture,
+                                     [&]() -> wire::Awaitable<void> {
+                                       fixture.table.guest_lost("the virtual machine has ended");
+                                       co_return;
+                                     }),
+            409);
 }
 
 TEST(OutputRing, TheLastMebibyteIsKeptInWholeFrames) {

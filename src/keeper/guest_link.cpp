@@ -28,20 +28,32 @@ wire::Awaitable<Result<void>> GuestLink::connect(std::chrono::milliseconds deadl
       executor_,
       [this, session]() -> wire::Awaitable<void> {
         (void)co_await session->run();
-        ended_.notify();
+        changed_.notify();
       },
       asio::detached);
+  changed_.notify();
   co_return Result<void>{};
 }
 
 void GuestLink::disconnect() {
   if (session_) session_->close();
   session_.reset();
-  ended_.notify();
+  changed_.notify();
 }
 
 wire::Awaitable<void> GuestLink::lost() {
-  while (connected()) co_await ended_.wait();
+  while (connected()) co_await changed_.wait();
+}
+
+wire::Awaitable<void> GuestLink::connected_within(Duration deadline) {
+  asio::steady_timer timer(executor_, deadline);
+  while (!connected() && !given_up_ && timer.expiry() > std::chrono::steady_clock::now())
+    co_await (changed_.wait() || timer.async_wait(asio::as_tuple(asio::use_awaitable)));
+}
+
+void GuestLink::give_up() {
+  given_up_ = true;
+  changed_.notify();
 }
 
 wire::Awaitable<Result<json>> GuestLink::call(std::string method, std::string path, json body, Duration deadline) {
@@ -67,7 +79,9 @@ wire::Awaitable<Result<json>> GuestLink::call_now(std::string method, std::strin
 
 wire::Awaitable<Result<GuestLink::OpenStream>> GuestLink::open(wire::Http2Head head) {
   OpenStream opened;
-  SBX_CO_TRY(opened.hold, co_await parking_.wake(), "calling the guest");
+  auto awake = co_await parking_.wake();
+  if (given_up_) co_return fail(ErrorCode::kConflict, "the virtual machine has ended");
+  SBX_CO_TRY(opened.hold, std::move(awake), "calling the guest");
   if (!connected()) co_return fail(ErrorCode::kUnavailable, "there is no connection to the guest");
   SBX_CO_TRY(opened.stream, session_->open(std::move(head), false), "calling the guest");
   co_return std::move(opened);

@@ -26,7 +26,7 @@ class GuestLink {
   using Connector = std::function<wire::Awaitable<Result<UniqueFd>>()>;
 
   GuestLink(boost::asio::any_io_executor executor, Connector connector)
-      : executor_(executor), connector_(std::move(connector)), parking_(executor), ended_(executor) {}
+      : executor_(executor), connector_(std::move(connector)), parking_(executor), changed_(executor) {}
   ~GuestLink() { disconnect(); }
   GuestLink(const GuestLink&) = delete;
   GuestLink& operator=(const GuestLink&) = delete;
@@ -37,6 +37,10 @@ class GuestLink {
   bool connected() const { return session_ && session_->alive(); }
   // Returns when there is no session.
   wire::Awaitable<void> lost();
+  // Returns when there is a session, none will ever be (give_up()), or `deadline` is over.
+  wire::Awaitable<void> connected_within(Duration deadline);
+  // The machine has ended: nobody will connect again, and what comes now fails with kConflict.
+  void give_up();
   // A JSON call; kTimeout after `deadline` (the session stays).
   wire::Awaitable<Result<nlohmann::json>> call(std::string method, std::string path, nlohmann::json body,
                                                Duration deadline = std::chrono::seconds(20));
@@ -55,7 +59,8 @@ class GuestLink {
   Connector connector_;
   std::shared_ptr<wire::Http2Session> session_;
   Parking parking_;
-  wire::Signal ended_;
+  bool given_up_ = false;
+  wire::Signal changed_;  // a session has begun or ended, or nobody will begin one
 };
 
 }  // namespace sbx::keeper

@@ -41,6 +41,9 @@ struct ExecSession {
   std::shared_ptr<void> in_use;
 };
 
+// The status of a keeper's answer to POST /exec when its machine has ended: nothing was started.
+inline constexpr int kMachineEnded = 409;
+
 class Lifecycle {
  public:
   Lifecycle(boost::asio::io_context& loop, store::Paths paths, store::Database& database,
@@ -87,6 +90,9 @@ class Lifecycle {
 
   // Starts the sandbox if it is stopped. `head` is an ExecHead without id.
   Awaitable<Result<ExecSession>> exec(std::string name, nlohmann::json head, Progress progress);
+  // After the keeper's answer kMachineEnded to an exec(): returns when the keeper is gone (or does not go), so that the
+  // next exec() starts the sandbox again.
+  Awaitable<void> wait_for_end_of(std::string name);
   Awaitable<Result<nlohmann::json>> exec_detached(std::string name, nlohmann::json head, Progress progress);
   // The keeper of the sandbox that runs exec `exec_id`.
   Result<std::shared_ptr<KeeperClient>> keeper_of_exec(const std::string& exec_id);
@@ -178,6 +184,13 @@ class Lifecycle {
   Awaitable<void> adopt_ports(store::Sandbox row);
   Awaitable<Result<std::vector<store::PublishedPort>>> publish_locked(store::Sandbox row, std::vector<PortSpec> specs,
                                                                       std::vector<store::PublishedPort> kept);
+  struct DetachedAnswer {
+    std::string id;
+    int status = 0;
+    std::string body;
+  };
+  Awaitable<Result<DetachedAnswer>> start_detached(std::string name, nlohmann::json head, Progress progress);
+  static Result<nlohmann::json> detached_outcome(const DetachedAnswer& answer);
   Awaitable<Result<std::shared_ptr<Live>>> ready_for_exec(const store::Sandbox& row, Progress progress);
 
   boost::asio::io_context& loop_;

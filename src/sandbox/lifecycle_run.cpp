@@ -2,7 +2,9 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -17,6 +19,7 @@
 namespace sbx::sandbox {
 namespace asio = boost::asio;
 namespace fs = std::filesystem;
+using namespace asio::experimental::awaitable_operators;
 using namespace std::chrono_literals;
 
 namespace {
@@ -25,6 +28,8 @@ constexpr auto kCloneDeadline = 60s;
 constexpr auto kBootDeadline = 180s;
 constexpr auto kStatusDeadline = 5s;
 constexpr auto kStopDeadline = 60s;
+// What a keeper whose machine has ended needs at most to leave.
+constexpr auto kDyingDeadline = 10s;
 
 // The guest's own choice is the first workspace: in clone mode what is cloned, not the clone.
 void start_in_clone(const store::Sandbox& row, nlohmann::json& head) {
@@ -278,26 +283,52 @@ Awaitable<Result<ExecSession>> Lifecycle::exec(std::string name, nlohmann::json 
   co_return session;
 }
 
+Awaitable<void> Lifecycle::wait_for_end_of(std::string name) {
+  const auto row = store_.find(name);
+  const auto found = row && *row ? live_.find((*row)->id) : live_.end();
+  if (found == live_.end()) co_return;
+  const auto live = found->second;
+  asio::steady_timer impatience(loop_, kDyingDeadline);
+  co_await (live->ended.wait() || impatience.async_wait(asio::as_tuple(asio::use_awaitable)));
+}
+
 Awaitable<Result<nlohmann::json>> Lifecycle::exec_detached(std::string name, nlohmann::json head, Progress progress) {
+  auto first = co_await start_detached(name, head, progress);
+  if (!first) co_return std::unexpected(std::move(first.error()));
+  if (first->status != kMachineEnded) co_return detached_outcome(*first);
+  co_await wait_for_end_of(name);
+  SBX_CO_TRY(const auto second, co_await start_detached(name, head, progress), "trying once more");
+  co_return detached_outcome(second);
+}
+
+Awaitable<Result<Lifecycle::DetachedAnswer>> Lifecycle::start_detached(std::string name, nlohmann::json head,
+                                                                       Progress progress) {
   SBX_CO_TRY(auto row, require(name), "running a command");
   SBX_CO_TRY(auto guard, co_await lock(row.id), "waiting for the sandbox");
   SBX_CO_TRY(row, require(row.id), "running a command");
   SBX_CO_TRY(auto live, co_await ready_for_exec(row, std::move(progress)), "running a command");
-  head["id"] = row.id.substr(0, 8) + random_hex(8);
+  DetachedAnswer answer;
+  answer.id = row.id.substr(0, 8) + random_hex(8);
+  head["id"] = answer.id;
   head["detach"] = true;
   start_in_clone(row, head);
   SBX_CO_TRY(auto stream, live->client->open("POST", "/exec", false), "reaching the sandbox");
   SBX_CO_CHECK(co_await stream->write(wire::length_prefixed(dump(head))), "sending the command");
   SBX_CO_CHECK(co_await stream->finish(), "sending the command");
   SBX_CO_TRY(const auto response, co_await stream->response(), "starting the command");
-  SBX_CO_TRY(const auto body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
-  const auto answer = nlohmann::json::parse(body, nullptr, false);
-  if (response.status >= 400) {
-    const auto error = answer.is_object() && answer.contains("error") ? answer["error"] : nlohmann::json::object();
-    co_return fail(error_code_from(text_field(error, "code")),
-                   text_field(error, "message", "the command could not be started"));
+  answer.status = response.status;
+  SBX_CO_TRY(answer.body, co_await wire::read_body(*stream, 64U << 10U), "starting the command");
+  co_return answer;
+}
+
+Result<nlohmann::json> Lifecycle::detached_outcome(const DetachedAnswer& answer) {
+  const auto body = nlohmann::json::parse(answer.body, nullptr, false);
+  if (answer.status >= 400) {
+    const auto error = body.is_object() && body.contains("error") ? body["error"] : nlohmann::json::object();
+    return fail(error_code_from(text_field(error, "code")),
+                text_field(error, "message", "the command could not be started"));
   }
-  co_return nlohmann::json{{"id", text_field(answer, "id", head["id"].get<std::string>())}};
+  return nlohmann::json{{"id", text_field(body, "id", answer.id)}};
 }
 
 }  // namespace sbx::sandbox

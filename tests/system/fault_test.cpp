@@ -272,7 +272,12 @@ TEST(Fault, ACreateThatIsKilledIsWholeOrLeavesNothing) {
       EXPECT_TRUE(listed) << "create said that it is there";
     }
     if (listed) {
-      const auto used = sbx({"exec", name, "echo", "usable"});
+      // One that was on its way into the machine as it died may have started, so sbx does not start it a second time.
+      Outcome used;
+      EXPECT_TRUE(eventually([&] {
+        used = sbx({"exec", name, "echo", "usable"});
+        return used.err.find("before it said whether") == std::string::npos;
+      }));
       EXPECT_EQ(used.out, "usable\n") << used.err;
       EXPECT_EQ(sbx({"rm", "--force", name}).status, 0);
     }
