@@ -16,8 +16,9 @@
 #include "archive/lockdown.h"
 #include "archive/unpack.h"
 #include "base/file.h"
+#include "base/sanitizers.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if SBX_ADDRESS_SANITIZER
 // The leak check needs /proc, which the jail does not have.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
@@ -36,7 +37,7 @@ void report(const std::string& line) {
 Result<std::size_t> run(int argc, char** argv) {
   if (argc < 3) return fail(ErrorCode::kInvalid, "usage: sbx-unpack FOLDER NAME [--folder-only]");
   ::umask(0);
-#ifndef __SANITIZE_ADDRESS__
+#if !SBX_ADDRESS_SANITIZER
   // An archive of millions of members fits; a header that claims gigabytes does not.
   const rlimit memory{512U << 20U, 512U << 20U};
   ::setrlimit(RLIMIT_DATA, &memory);

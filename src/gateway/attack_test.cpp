@@ -13,6 +13,7 @@
 
 #include <fstream>
 
+#include "base/sanitizers.h"
 #include "gateway/lockdown.h"
 #include "gateway/test_world.h"
 
@@ -45,7 +46,7 @@ std::string status_line(pid_t pid, const std::string& name) {
 }
 
 // Sanitizers keep what is freed, and shadows of the rest.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if SBX_ADDRESS_SANITIZER || SBX_THREAD_SANITIZER
 constexpr unsigned long kMostMemory = 2000UL << 10U;
 #else
 constexpr unsigned long kMostMemory = 400UL << 10U;

@@ -20,6 +20,7 @@
 #include <charconv>
 #include <cstdio>
 
+#include "base/sanitizers.h"
 #include "gateway/control_server.h"
 #include "gateway/guest_port.h"
 #include "gateway/lockdown.h"
@@ -82,7 +83,7 @@ void set_limits() {
   ::getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = std::min<rlim_t>(files.rlim_max, 1U << 16U);
   ::setrlimit(RLIMIT_NOFILE, &files);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !SBX_ADDRESS_SANITIZER && !SBX_THREAD_SANITIZER
   const rlimit memory{1ULL << 30U, 1ULL << 30U};
   ::setrlimit(RLIMIT_DATA, &memory);
 #endif

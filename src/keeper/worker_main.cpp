@@ -12,12 +12,13 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/sanitizers.h"
 #include "keeper/keeper.h"
 #include "keeper/template_builder.h"
 #include "keeper/worker_lockdown.h"
 #include "keeper/worker_spec.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if SBX_ADDRESS_SANITIZER
 // The leak check traces its own process, which the jail does not allow.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif

@@ -6,9 +6,10 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/sanitizers.h"
 #include "vm/memory_filter.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if SBX_ADDRESS_SANITIZER
 // The leak check needs /proc, which the jail does not have.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif

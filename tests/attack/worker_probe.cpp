@@ -32,10 +32,11 @@
 #include <sstream>
 #include <string>
 
+#include "base/sanitizers.h"
 #include "base/unique_fd.h"
 #include "keeper/worker_lockdown.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if SBX_ADDRESS_SANITIZER
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
 
