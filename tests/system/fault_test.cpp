@@ -132,6 +132,34 @@ TEST(Fault, WhoeverDiesTheSandboxStopsWithAReasonAndStartsAgain) {
   }
 }
 
+// The keeper's supervisor, which sees the machine's end, is held up for a while: its worker has lost the guest by then.
+TEST(Fault, ACommandThatComesAsTheMachineDiesStartsInTheNextOne) {
+  Sandbox sandbox;
+  for (const bool detached : {false, true}) {
+    SCOPED_TRACE(detached ? "exec -d" : "exec");
+    const auto tree = process_tree(keeper_of(sandbox));
+    const auto supervisor = std::ranges::find(tree, "sbx-keeper", &Process::name);
+    const auto machine = std::ranges::find(tree, kQemu, &Process::name);
+    ASSERT_TRUE(supervisor != tree.end() && machine != tree.end()) << describe(tree);
+    ASSERT_EQ(::kill(supervisor->pid, SIGSTOP), 0);
+    EXPECT_TRUE(kill_now(machine->pid));
+    EXPECT_TRUE(eventually([&] { return !runs(*machine); }));
+    Outcome outcome;
+    std::thread client([&] {
+      outcome = detached ? sbx({"exec", "-d", sandbox.name(), "touch", "/home/agent/detached"})
+                         : sbx({"exec", "-i", sandbox.name(), "cat"}, "through stdin\n");
+    });
+    std::this_thread::sleep_for(milliseconds(500));
+    ::kill(supervisor->pid, SIGCONT);
+    client.join();
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    if (!detached) {
+      EXPECT_EQ(outcome.out, "through stdin\n");
+    }
+  }
+  EXPECT_TRUE(eventually([&] { return sandbox.shell("test -e ~/detached").status == 0; }));
+}
+
 // A machine that booted from its disk has no template's pages to lean on: its image stands alone, also the second one.
 TEST(Fault, ABootedMachineIsSavedAndRestoredTwice) {
   Sandbox sandbox;
