@@ -31,7 +31,8 @@ std::string packet(const std::string& body) {
 
 TEST(PktLines, PassPackDataOnAndMaskWhatATerminalWouldObey) {
   using namespace std::string_literals;
-  const std::string pack = packet("\x01" + std::string(60000, '\x1b'));
+  const std::string pack = packet("\x01PACK\0\0\0\2"s + std::string(60000, '\x1b')) + packet("\x01\x9b") +
+                           packet("\x01" + std::string(30000, '\x1b'));
   const std::string sent = packet("0123 refs/heads/main\0side-band-64k\n"s) + "0000" + "0001" +
                            packet(
                                "\x02"
@@ -49,6 +50,35 @@ TEST(PktLines, PassPackDataOnAndMaskWhatATerminalWouldObey) {
     std::string passed;
     for (std::size_t at = 0; at < sent.size(); at += piece) passed += lines.feed(sent.substr(at, piece)).value();
     EXPECT_TRUE(passed == meant) << "in pieces of " << piece;
+  }
+}
+
+// What git did not expect it quotes, up to the first NUL, and leaves control characters beyond ASCII in.
+TEST(PktLines, TakeNothingForPackDataThatNoPackBeganBefore) {
+  using namespace std::string_literals;
+  const std::string text = packet(
+      "\x01\xc2\x9b"
+      "31mowned\x1b]0;\x9b");
+  const std::string masked = packet("\x01??31mowned?]0;?");
+  const std::string pack = packet("\x01PACK\0\0\0\2\x9b"s);
+  const std::string keep_alive = packet("\x01");
+  for (const auto& [sent, meant] : {
+           std::pair{text, masked},
+           {keep_alive + text, keep_alive + masked},
+           {packet("\x01packfile\n") + text, packet("\x01packfile\n") + masked},
+           {packet("\x01PACK\xc2\x9b"
+                   "31m"),
+            packet("\x01PACK??31m")},
+           // Among the capabilities of protocol 2 git takes any packet; a flush packet ends them.
+           {pack + text + "0000" + text + "0001" + text, pack + text + "0000" + masked + "0001" + masked},
+           {pack + "0000" + pack + text, pack + "0000" + pack + text},
+       }) {
+    for (const std::size_t piece : {std::size_t{1}, std::size_t{7}, sent.size()}) {
+      PktLines lines;
+      std::string passed;
+      for (std::size_t at = 0; at < sent.size(); at += piece) passed += lines.feed(sent.substr(at, piece)).value();
+      EXPECT_EQ(passed, meant) << "in pieces of " << piece;
+    }
   }
 }
 

@@ -14,8 +14,27 @@ constexpr std::size_t kLongest = 65520;
 constexpr char kPackData = 1;
 constexpr char kError = 3;
 constexpr std::string_view kKept("\0\t\n\r", 4);
+// How a pack begins: "PACK" and a version below 256 in network byte order (gitformat-pack(5)). Where git expects text
+// it takes such a packet for one that ends at the first NUL.
+constexpr std::string_view kPackBegins("PACK\0\0\0", 7);
 
 }  // namespace
+
+// Of a packet that has begun so many that the next decision can be made: its length, its band, whether a pack begins
+// with it, all of it.
+std::size_t PktLines::bytes_to_hold() const {
+  if (expected_ == 0) return kLength;
+  if (held_.size() == kLength) return kLength + 1;
+  const std::size_t beginning = std::min(expected_, kLength + 1 + kPackBegins.size());
+  return held_[kLength] == kPackData && held_.size() < beginning ? beginning : expected_;
+}
+
+// Only once a pack has begun in the side band are packets that look like its data sure to be that: git says what else
+// it gets in the words it got.
+bool PktLines::is_pack_data() const {
+  if (held_[kLength] != kPackData) return false;
+  return in_pack_ || std::string_view(held_).substr(kLength + 1).starts_with(kPackBegins);
+}
 
 Result<std::string> PktLines::feed(std::string_view bytes) {
   std::string passed;
@@ -27,8 +46,7 @@ Result<std::string> PktLines::feed(std::string_view bytes) {
       bytes.remove_prefix(piece.size());
       continue;
     }
-    // The first byte of a packet tells whether it is pack data, of which nothing is held.
-    const std::size_t next = expected_ == 0 ? kLength : held_.size() == kLength ? kLength + 1 : expected_;
+    const std::size_t next = bytes_to_hold();
     const auto piece = bytes.substr(0, next - held_.size());
     held_ += piece;
     bytes.remove_prefix(piece.size());
@@ -38,8 +56,14 @@ Result<std::string> PktLines::feed(std::string_view bytes) {
       if (error != std::errc() || end != held_.data() + kLength || expected_ == 3 || expected_ > kLongest)
         return fail(ErrorCode::kInvalid, "what the sandbox's git says is not git's protocol");
       if (expected_ > kLength) continue;
-    } else if (held_[kLength] == kPackData) {
+      in_pack_ = false;  // a pack ends with a flush packet
+    } else if (is_pack_data()) {
+      in_pack_ = true;
       pack_left_ = expected_ - held_.size();
+      passed += held_;
+      held_.clear();
+      expected_ = 0;
+      continue;
     } else if (held_.size() < expected_) {
       continue;
     }

@@ -24,5 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (small.ends_with('!') != whole.ends_with('!') && small != whole) __builtin_trap();
   if (!whole.ends_with('!') && small != whole) __builtin_trap();
   if (small.size() > bytes.size() + 1) __builtin_trap();
+  // Nothing that a terminal obeys before a pack has begun.
+  const auto text = std::string_view(whole).substr(0, whole.find(std::string_view("\1PACK\0\0\0", 8)));
+  if (text.find('\x1b') != text.npos || text.find("\xc2\x9b") != text.npos) __builtin_trap();
   return 0;
 }
