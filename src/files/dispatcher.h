@@ -112,6 +112,8 @@ class Dispatcher {
     struct statx status {};
   };
   Outcome<Entry> entry_at(const Target& parent, const std::string& name) const;
+  // Whether what is in a folder that is moved may be where it then is.
+  int check_arrival(unsigned workspace, const Entry& folder, const std::string& to);
   int remove_entry(const Request& request, int flags);
   void tell_changed(const Node& in_workspace_of, const Entry& entry);
   void tell_made(const Target& parent, const std::string& name);

@@ -1,5 +1,8 @@
 // What the dispatcher asks its Guard before it changes anything, and what it tells the journal.
+#include <sys/stat.h>
+
 #include <cerrno>
+#include <filesystem>
 
 #include "files/dispatcher.h"
 
@@ -7,6 +10,22 @@ namespace sbx::files {
 namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
+// As much as is looked at before one rename.
+constexpr std::size_t kMostArriving = 1U << 16U;
+
+// Of a larger folder not all.
+Outcome<std::vector<std::string>> names_in(int folder) {
+  std::error_code error;
+  std::vector<std::string> names;
+  // The folder itself, whatever its path has come to be.
+  std::filesystem::directory_iterator entry(descriptor_path(folder), error);
+  const std::filesystem::directory_iterator end;
+  for (; !error && entry != end && names.size() <= kMostArriving; entry.increment(error)) {
+    names.push_back(entry->path().filename().native());
+  }
+  if (error) return std::unexpected(error.value());
+  return names;
+}
 
 }  // namespace
 
@@ -82,6 +101,34 @@ Outcome<Dispatcher::Entry> Dispatcher::entry_at(const Target& parent, const std:
   entry.fd = std::move(*fd);
   entry.status = *status;
   return entry;
+}
+
+int Dispatcher::check_arrival(unsigned workspace, const Entry& folder, const std::string& to) {
+  if (!S_ISDIR(folder.status.stx_mode)) return 0;
+  std::size_t seen = 0;
+  std::vector<std::string> below = {"."};
+  while (!below.empty()) {
+    const std::string path = std::move(below.back());
+    below.pop_back();
+    const std::string place = path == "." ? to : to + path.substr(1);
+    if (!guard_.asks_what_arrives(place)) continue;
+    const auto fd = open_child(folder.fd.get(), path);
+    if (!fd) return fd.error();
+    const auto names = names_in(fd->get());
+    if (!names) return names.error();
+    for (const auto& name : *names) {
+      // As between file systems: who moves it copies it then, and every file is judged by itself.
+      if (++seen > kMostArriving) return EXDEV;
+      const auto entry = open_child(fd->get(), name);
+      if (!entry && entry.error() == ENOENT) continue;  // the host has removed it
+      const auto status = entry ? status_of(entry->get()) : std::unexpected(entry.error());
+      if (!status) return status.error();
+      const std::string arrives = place + "/" + name;
+      if (const int error = guard_.may_arrive(workspace, arrives, status->stx_mode, status->stx_nlink)) return error;
+      if (S_ISDIR(status->stx_mode)) below.push_back(path + "/" + name);
+    }
+  }
+  return 0;
 }
 
 void Dispatcher::tell_changed(const Node& in_workspace_of, const Entry& entry) {

@@ -222,11 +222,13 @@ int Dispatcher::rename_entry(const Request& request, NodeId new_parent, std::uin
   const auto other = entry_at(*to, *new_name);
   if (!other) return other.error();
   const auto index = index_of(*from->node);
+  if (const int error = check_arrival(index, *source, other->place)) return error;
   if (const int error =
           guard_.may_move(index, source->place, other->place, source->status.stx_mode, source->status.stx_nlink)) {
     return error;
   }
   if (flags == RENAME_EXCHANGE && other->fd.valid()) {
+    if (const int error = check_arrival(index, *other, source->place)) return error;
     if (const int error =
             guard_.may_move(index, other->place, source->place, other->status.stx_mode, other->status.stx_nlink)) {
       return error;

@@ -81,10 +81,48 @@ TEST(Protection, GitsWriteThenRenameIsCaught) {
   Guarded guest(rules(default_protected()));
   guest.make_git();
   const auto git = guest.lookup(guest.ws0(), ".git").node();
-  EXPECT_EQ(guest.create(git, "config.lock").error, 0);
-  EXPECT_EQ(guest.rename(git, "config.lock", git, "config").error, EACCES);
+  EXPECT_EQ(guest.create(git, "config.lock").error, EACCES);
+  EXPECT_EQ(guest.create(git, "config.new").error, 0);
+  EXPECT_EQ(guest.rename(git, "config.new", git, "config").error, EACCES);
+  EXPECT_EQ(guest.rename(git, "config.new", git, "config.lock").error, EACCES);
   EXPECT_EQ(guest.rename(git, "config", git, "away").error, EACCES);
-  EXPECT_EQ(guest.rename(git, "config.lock", git, "config", RENAME_EXCHANGE).error, EACCES);
+  EXPECT_EQ(guest.rename(git, "config.new", git, "config", RENAME_EXCHANGE).error, EACCES);
+}
+
+// `git config` on the host: what it has written to the lock becomes the configuration.
+TEST(Protection, TheLockOfAProtectedFileIsProtectedWithIt) {
+  for (const bool deny : {true, false}) {
+    Guarded guest(rules(default_protected(), {}, deny));
+    guest.make_git();
+    ASSERT_TRUE(write_file_atomically(guest.host(".git/config.lock"), "[host]"));
+    ASSERT_TRUE(write_file_atomically(guest.host(".git/index.lock"), ""));
+    const auto git = guest.lookup(guest.ws0(), ".git").node();
+    const auto lock = guest.lookup(git, "config.lock").node();
+    const auto evil = guest.create(guest.ws0(), "evil").node();
+    // A second name would outlive the host's rename.
+    EXPECT_EQ(guest.link(lock, guest.ws0(), "second").error, EPERM);
+    EXPECT_EQ(guest.link(evil, git, "Config.LOCK").error, EPERM);
+    EXPECT_EQ(guest.write(lock, 0, "[evil]").error, deny ? EACCES : 0);
+    EXPECT_EQ(guest.rename(guest.ws0(), "evil", git, "config.lock").error, deny ? EACCES : 0);
+    EXPECT_EQ(guest.unlink(git, "config.lock"), deny ? EACCES : 0);
+    EXPECT_EQ(guest.ask(FUSE_SYMLINK, git, name_of("config.lock") + name_of("../evil")).error, deny ? EACCES : 0);
+    EXPECT_EQ(guest.write(guest.lookup(git, "index.lock").node(), 0, "x").error, 0) << "that of no protected file";
+    for (const auto* kind : {"write", "rename", "remove", "create"}) {
+      EXPECT_NE(guest.journal().find((deny ? " denied-" : " ") + std::string(kind) + " 0 .git/config.lock\n"),
+                std::string::npos)
+          << kind << "\n"
+          << guest.journal();
+    }
+    if (deny) {
+      EXPECT_EQ(*read_file(guest.host(".git/config.lock")), "[host]");
+    }
+  }
+  // And is not where its file is not.
+  auto patterns = default_protected();
+  patterns.push_back("!.git/config");
+  Guarded guest(rules(patterns));
+  guest.make_git();
+  EXPECT_EQ(guest.create(guest.lookup(guest.ws0(), ".git").node(), "config.lock").error, 0);
 }
 
 TEST(Protection, AFolderOnTheWayCannotBeMovedAwayOrInto) {
@@ -119,6 +157,46 @@ TEST(Protection, HardLinksToAndFromAreRefusedEvenWhereWritesAreOnlyReported) {
     EXPECT_EQ(guest.link(file, guest.ws0(), "g").error, 0);
     EXPECT_NE(guest.rename(guest.ws0(), "g", hooks, "post-commit").error, 0);
   }
+}
+
+// By its other name a file could be written later without a word.
+TEST(Protection, AFolderTakesNoFileWithSeveralNamesToAProtectedPlace) {
+  Guarded guest(rules(default_protected(), {}, false));
+  const auto fake = guest.mkdir(guest.ws0(), "fake").node();
+  const auto hooks = guest.mkdir(fake, "hooks").node();
+  const auto hook = guest.create(hooks, "pre-commit").node();
+  EXPECT_EQ(guest.link(hook, guest.ws0(), "second").error, 0);
+  const auto other = guest.mkdir(guest.ws0(), "other").node();
+  EXPECT_EQ(guest.rename(guest.ws0(), "fake", guest.ws0(), ".git").error, EPERM);
+  EXPECT_EQ(guest.rename(guest.ws0(), "fake", other, ".GIT").error, EPERM);
+  const auto git = guest.mkdir(other, ".git").node();
+  EXPECT_EQ(guest.rename(fake, "hooks", git, "hooks").error, EPERM);
+  EXPECT_EQ(guest.rename(guest.ws0(), "fake", other, ".git", RENAME_EXCHANGE).error, EPERM);
+  EXPECT_EQ(guest.rename(other, ".git", guest.ws0(), "fake", RENAME_EXCHANGE).error, EPERM);
+  EXPECT_NE(guest.journal().find("denied-rename 0 .git/hooks/pre-commit\n"), std::string::npos) << guest.journal();
+  // Where nothing of it is protected it may go, and there, too, once the other name is gone.
+  EXPECT_EQ(guest.rename(guest.ws0(), "fake", other, "x").error, 0);
+  EXPECT_EQ(guest.unlink(guest.ws0(), "second"), 0);
+  EXPECT_EQ(guest.rename(other, "x", guest.ws0(), ".git").error, 0);
+  EXPECT_EQ(guest.write(hook, 0, "x").error, 0);
+  EXPECT_NE(guest.journal().find(" write 0 .git/hooks/pre-commit\n"), std::string::npos) << guest.journal();
+}
+
+// git's objects are often hard links (of a clone on the same disk), and none of them is protected.
+TEST(Protection, ARepositoryWithLinkedObjectsMovesAndABoundedNumberOfFilesIsLookedAt) {
+  Guarded guest(rules({".git/hooks", "kept"}, {}, false));
+  guest.make_git();
+  fs::create_directories(guest.host(".git/objects/ab"));
+  ASSERT_TRUE(write_file_atomically(guest.folder() / "outside/object", "x"));
+  fs::create_hard_link(guest.folder() / "outside/object", guest.host(".git/objects/ab/cd"));
+  EXPECT_EQ(guest.rename(guest.ws0(), ".git", guest.ws0(), "x").error, 0);
+  EXPECT_EQ(guest.rename(guest.ws0(), "x", guest.ws0(), ".git").error, 0);
+  fs::create_directories(guest.host("many/deep"));
+  for (int i = 0; i < (1 << 16); ++i) {
+    UniqueFd(::open(guest.host("many/deep/" + std::to_string(i)).c_str(), O_CREAT | O_WRONLY, 0600));
+  }
+  EXPECT_EQ(guest.rename(guest.ws0(), "many", guest.ws0(), "kept").error, EXDEV);
+  EXPECT_EQ(guest.rename(guest.ws0(), "many", guest.ws0(), "free").error, 0);
 }
 
 TEST(Protection, ReportsAreCountedAndTheWriteHappens) {

@@ -20,9 +20,14 @@ class Server : public testing::Test {
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     control_.reset(ends[0]);
     UniqueFd their_control(ends[1]);
+    const auto journal = *open_file(journal_folder_.path() / "journal", O_RDWR | O_CREAT);
+    const auto before = *open_file(journal_folder_.path() / "before", O_RDWR | O_CREAT);
     auto child = Command({SBX_FILES_PROGRAM, "--port-fd", std::to_string(theirs.get()), "--control-fd",
                           std::to_string(their_control.get()), "--cache-ms", "600000", "--workspace",
-                          "0:" + folder_.path().string()})
+                          "0:" + folder_.path().string(), "--protect", "kept", "--journal-fd",
+                          std::to_string(journal.get()), "--before-fd", std::to_string(before.get())})
+                     .keep_fd(journal.get())
+                     .keep_fd(before.get())
                      .keep_fd(theirs.get())
                      .keep_fd(their_control.get())
                      // Its jail does not let it trace itself, which is how LeakSanitizer looks for leaks.
@@ -73,6 +78,7 @@ class Server : public testing::Test {
   }
 
   TemporaryFolder folder_ = *TemporaryFolder::make("sbx-files-server");
+  TemporaryFolder journal_folder_ = *TemporaryFolder::make("sbx-files-journal");
   UniqueFd port_, control_;
   Subprocess child_;
 };
@@ -152,6 +158,10 @@ TEST_F(Server, TheFilterLetsEveryOperationThrough) {
   EXPECT_EQ(ask(FUSE_WRITE, file, bytes_of(write) + std::string(write.size, 'x')).error, 0);
   fuse_release_in release{};
   EXPECT_EQ(ask(FUSE_RELEASE, file, bytes_of(release)).error, 0);
+  // What is in a folder is looked at before it is moved to a place that is protected.
+  const auto other = ask(FUSE_MKDIR, root, bytes_of(fuse_mkdir_in{0755, 0}) + name_of("e")).node();
+  EXPECT_EQ(ask(FUSE_MKDIR, other, bytes_of(fuse_mkdir_in{0755, 0}) + name_of("inner")).error, 0);
+  EXPECT_EQ(ask(FUSE_RENAME, root, bytes_of(fuse_rename_in{root}) + name_of("e") + name_of("kept")).error, 0);
   EXPECT_EQ(ask(FUSE_UNLINK, folder, name_of("moved")).error, 0);
   EXPECT_EQ(ask(FUSE_RMDIR, root, name_of("d")).error, 0);
   EXPECT_EQ(ask(FUSE_DESTROY, 0, "").error, 0);

@@ -96,6 +96,7 @@ TEST(Protection, DenyAndHideHoldAgainstRootAndOverARestart) {
     EXPECT_EQ(read_file(workspace / ".git/config").value_or("gone"), config);
     EXPECT_EQ(picture(workspace / ".git/hooks"), hooks);
     EXPECT_FALSE(fs::exists(workspace / "sub/.git/hooks/pre-commit"));
+    EXPECT_FALSE(fs::exists(workspace / ".git/config.lock")) << "git on the host would wait for it";
     EXPECT_EQ(read_file(workspace / ".idea/workspace.xml").value_or("refused"), "own\n");
   }
   // git's everyday work is none of that.
@@ -147,10 +148,16 @@ TEST(Protection, ChangesAreToldAndFilesLinkedElsewhereAreReadOnly) {
 
   const auto git = sandbox.shell(
       "printf 'echo hi\\n' > .git/hooks/pre-push && git config core.pager less && echo more >> edited && "
-      "git add edited && git commit -q -m second && mv .git x && echo '# x' >> x/config && mv x .git && git status -s");
+      "git add edited && git commit -q -m second && mv .git x && echo '# x' >> x/config && mv x .git && git status -s "
+      "&& "
+      "mkdir -p fake/hooks sub && echo x > fake/hooks/pre-commit && ln fake/hooks/pre-commit second && ! mv fake "
+      "sub/.git");
   ASSERT_EQ(git.status, 0) << git.err;
-  EXPECT_EQ(reports_of(sandbox), (std::set<std::string>{"create .git/hooks/pre-push", "write .git/hooks/pre-push",
-                                                        "rename .git/config", "rename .git"}));
+  EXPECT_FALSE(fs::exists(workspace / "sub/.git"));
+  EXPECT_EQ(reports_of(sandbox),
+            (std::set<std::string>{"create .git/hooks/pre-push", "write .git/hooks/pre-push", "create .git/config.lock",
+                                   "write .git/config.lock", "attributes .git/config.lock", "rename .git/config.lock",
+                                   "rename .git/config", "rename .git", "denied rename sub/.git/hooks/pre-commit"}));
   const auto changes = changes_of(sandbox.name());
   EXPECT_THAT(changes, Contains("modified .git"));
   EXPECT_THAT(changes, Not(Contains(HasSubstr(".git/objects/"))));
