@@ -22,7 +22,7 @@ while [ "$folder" != / ]; do
 done
 case $1 in
   /tmp/*)
-    mkdir -p /var/lib/sbx-clone
+    [ "$2" = again ] || mkdir -p /var/lib/sbx-clone
     mountpoint -q "$1" || mount --bind /var/lib/sbx-clone "$1"
     ;;
 esac
@@ -39,7 +39,8 @@ git_folder=$1 common=$2 target=$3 name=$4 email=$5
 command -v git >/dev/null || exit 64
 scratch=$(mktemp -d) || exit 69
 trap 'rm -rf "$scratch"' EXIT
-export GIT_CONFIG_GLOBAL="$scratch/config" GIT_TERMINAL_PROMPT=0 GIT_LFS_SKIP_SMUDGE=1
+# Not the image's either: a filter of it (LFS) may be one that has to work and cannot here.
+export GIT_CONFIG_GLOBAL="$scratch/config" GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
 git config --global safe.directory '*'
 git config --global protocol.file.allow always
 git config --global core.hooksPath /dev/null

@@ -44,7 +44,11 @@ Awaitable<Result<void>> Lifecycle::place_clone_again(const store::Sandbox& row) 
   if (!command) co_return Result<void>{};
   SBX_CO_TRY(const int placed, co_await run_in_sandbox(row.id, std::move(*command), "root", kPlaceDeadline),
              "putting the clone into its place");
-  if (placed != 0) co_return fail(ErrorCode::kInternal, "the clone could not be put into its place, " + row.clone);
+  if (placed != 0) {
+    co_return fail(ErrorCode::kInternal, "the clone could not be put into its place, " + row.clone +
+                                             ", which is empty now; it is in /var/lib/sbx-clone of the sandbox, if it "
+                                             "was not removed there");
+  }
   co_return Result<void>{};
 }
 

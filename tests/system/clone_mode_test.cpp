@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "instance.h"
@@ -144,6 +145,63 @@ TEST_F(CloneMode, TakesLinkedWorktreesAndSubmodules) {
   EXPECT_EQ(
       on_host("cd repo/mod; git fetch -q sandbox-" + module + "; git log -1 --format=%s sandbox-" + module + "/fix"),
       "fix\n");
+}
+
+// In memory, and so empty after a boot, is what a sandbox has at /tmp; the clone is not.
+TEST_F(CloneMode, IsThereAfterAColdBootOrSaidToBeGone) {
+  const std::string name = create("repo");
+  ASSERT_TRUE(top_.native().starts_with("/tmp/")) << "it would be on the disk anyway: " << top_;
+  EXPECT_EQ(in(name, "git switch -qc work; echo two >file; git commit -qam work; echo >uncommitted; touch /tmp/gone"),
+            "");
+  EXPECT_EQ(sbx({"stop", name}).status, 0);
+  const auto cold = sbx({"run", "-d", "--cold", "--name", name});
+  EXPECT_EQ(cold.status, 0) << cold.err;
+  EXPECT_EQ(cold.err.find("WARNING"), std::string::npos) << cold.err;
+  EXPECT_EQ(in(name,
+               "pwd; git status --short --branch; git log -1 --format=%s; cat file mod/file; ls /tmp/gone; "
+               "git fetch -q host && echo fetched"),
+            (top() / "repo").string() +
+                "\n## work\n?? uncommitted\nwork\ntwo\nlibrary\nfetched\nls: cannot access '/tmp/gone': No such file "
+                "or directory\n");
+  EXPECT_EQ(on_host("cd repo; git fetch -q sandbox-" + name + "; git log -1 --format=%s sandbox-" + name + "/work"),
+            "work\n");
+  // Root there can do away with it.
+  const auto removed = sbx({"exec", "-w", "/", "-u", "root", name, "sh", "-c",
+                            "umount " + (top() / "repo").string() + "; rm -rf /var/lib/sbx-clone"});
+  EXPECT_EQ(removed.status, 0) << removed.err;
+  EXPECT_EQ(sbx({"stop", name}).status, 0);
+  const auto started = sbx({"run", "-d", "--name", name});
+  EXPECT_THAT(started.err, HasSubstr("WARNING: the clone could not be put into its place, " + top().string()));
+}
+
+TEST_F(CloneMode, TakesTheRoomOfTheObjectsOnceAndOutlivesAGcOfTheHosts) {
+  on_host(R"(
+    git init -q packs; cd packs; git config core.bigFileThreshold 1m; git config core.compression 0
+    for i in 1 2 3; do head -c 20971520 /dev/urandom >data; git add data; git commit -qm "$i"; done
+    git switch -qc gone; git commit -q --allow-empty -m gone; git switch -q main; git rm -q data; git commit -qm small
+    git repack -qad; git prune)");
+  const std::string name = create("packs");
+  // Of the whole sandbox, whatever was there for a moment only.
+  EXPECT_EQ(sbx({"exec", name, "sync"}).status, 0);
+  const auto id = sbx_json({"inspect", name, "--json"})["id"].get<std::string>();
+  struct stat disk {};
+  ASSERT_EQ(::stat((home() / "sandboxes" / id / "disk.qcow2").c_str(), &disk), 0);
+  EXPECT_GT(disk.st_blocks * 512, 60L << 20U) << "it is what is measured";
+  EXPECT_LT(disk.st_blocks * 512, 85L << 20U);
+  on_host("cd packs; git branch -qD gone; git reflog expire --expire=now --all; git gc -q --prune=now");
+  EXPECT_EQ(in(name, "git log -1 --format=%s host/gone; git rev-list --objects --all | wc -l; git fsck 2>&1 | head -3"),
+            "gone\n12\n");
+}
+
+TEST_F(CloneMode, ARemoteOfTheUsersWithTheSameNameIsLeftAlone) {
+  const std::string name = "r" + std::to_string(::getpid());
+  on_host("git -C repo remote add sandbox-" + name + " https://example.com/mine.git");
+  made_.push_back(name);
+  const auto made = user_sbx({"create", "--clone", "--name", name, "shell", (top() / "repo").string()});
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_THAT(made.err, HasSubstr("has a remote \"sandbox-" + name + "\" that is not this sandbox's"));
+  EXPECT_EQ(user_sbx({"rm", "--force", name}).status, 0);
+  EXPECT_EQ(on_host("git -C repo remote get-url sandbox-" + name), "https://example.com/mine.git\n");
 }
 
 TEST_F(CloneMode, ACreationThatIsKilledIsWholeOrLeavesNothing) {
