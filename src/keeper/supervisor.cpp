@@ -13,8 +13,6 @@
 
 #include "base/file.h"
 #include "keeper/files_server.h"
-#include "keeper/gateway_server.h"
-#include "keeper/late_mount.h"
 #include "keeper/machine_files.h"
 #include "keeper/rfc3339.h"
 #include "keeper/worker_jail.h"
@@ -29,11 +27,6 @@ using nlohmann::json;
 
 namespace {
 
-// A server that ends again and again is started again at once this many times, then later and later.
-constexpr int kPromptRestarts = 10;
-constexpr auto kLongestPause = 30s;
-// One that has lived that long is forgiven.
-constexpr auto kForgiveAfter = 60s;
 constexpr auto kFilterDeadline = 120s;
 // How long a QEMU that was asked to quit may flush its disk.
 constexpr auto kQuitDeadline = 10s;
@@ -66,14 +59,11 @@ void report_line(const json& line) {
 
 Supervisor::Supervisor(LaunchSpec spec)
     : spec_(std::move(spec)),
+      servers_(spec_, {.wanted = [this] { return !stopping_ && !machine_end_; },
+                       .changed = [this] { tell_processes(); },
+                       .files_replaced = [this] { tell(Event::kFilesReplaced); }}),
       ports_([this](Event event, std::int32_t value, std::int32_t more, int fd) { tell(event, value, more, fd); },
-             [this] { return unread_bytes(socket_.get()) < kMostUnread; }) {
-  if (!spec_.workspaces.empty()) {
-    servers_.push_back({"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()});
-  }
-  if (spec_.gateway_fd >= 0)
-    servers_.push_back({"sbx-gateway", &start_gateway, std::nullopt, Subprocess(), 0, UniqueFd()});
-}
+             [this] { return unread_bytes(socket_.get()) < kMostUnread; }) {}
 
 int Supervisor::run() {
   if (auto started = start(); !started) {
@@ -171,12 +161,8 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
 }
 
 Result<void> Supervisor::start_servers() {
-  for (Server& server : servers_) {
-    server.process = SBX_TRY(server.start(spec_, server.control), "starting " + server.name);
-    server.started = Clock::now();
-  }
+  SBX_CHECK(servers_.start(), "starting");
   guest_runs_ = true;
-  tell_processes();
   return {};
 }
 
@@ -185,14 +171,11 @@ void Supervisor::watch() {
     std::vector<pollfd> watched = {{socket_.get(), POLLIN, 0}, {worker_.pidfd(), POLLIN, 0}};
     const bool machine = machine_ && !machine_end_;
     watched.push_back({machine ? machine_->pidfd() : -1, POLLIN, 0});
-    for (const Server& server : servers_) {
-      watched.push_back({server.process.running() ? server.process.pidfd() : -1, POLLIN, 0});
-    }
-    const std::size_t servers = servers_.size();  // a request may add one
-    const auto ports = ports_.watched();
-    for (const int fd : ports) watched.push_back({fd, POLLIN, 0});
-    const Server* asking = asking_gateway();
-    watched.push_back({asking != nullptr ? asking->control.get() : -1, POLLIN, 0});
+    watched.push_back({servers_.asking(), POLLIN, 0});
+    const std::size_t servers = watched.size();
+    for (const int pidfd : servers_.watched()) watched.push_back({pidfd, POLLIN, 0});
+    const std::size_t ports = watched.size();
+    for (const int fd : ports_.watched()) watched.push_back({fd, POLLIN, 0});
     int timeout = -1;
     if (const auto deadline = next_deadline()) {
       const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
@@ -203,9 +186,7 @@ void Supervisor::watch() {
     if (ready < 0) return;
     const auto now = Clock::now();
     if (ready == 0 && worker_deadline_ && now >= *worker_deadline_) return;  // the worker has had its time
-    for (Server& server : servers_) {
-      if (server.due && now >= *server.due) start_again(server);
-    }
+    servers_.start_due(now);
     if ((watched[0].revents & POLLIN) != 0) {
       take_request();
     } else if ((watched[0].revents | watched[1].revents) != 0) {
@@ -213,35 +194,21 @@ void Supervisor::watch() {
     }
     if (left_) return;
     if (watched[2].revents != 0 && !machine_end_) machine_ended();
-    for (std::size_t i = 0; i < servers; ++i) {
-      if (watched[3 + i].revents != 0) replace(servers_[i]);
+    for (std::size_t i = servers; i < watched.size(); ++i) {
+      if (watched[i].revents == 0) continue;
+      if (i < ports) {
+        servers_.ended(watched[i].fd);
+      } else {
+        ports_.take(watched[i].fd);
+      }
     }
-    for (std::size_t i = 0; i < ports.size(); ++i) {
-      if (watched[3 + servers + i].revents != 0) ports_.take(ports[i]);
-    }
-    const auto& asked = watched.back();
-    // Looked for again: a request may have moved the servers, or the gateway has just been replaced and asks on
-    // another.
-    Server* gateway = asking_gateway();
-    if (asked.revents != 0 && gateway != nullptr && gateway->control.get() == asked.fd &&
-        !connect_to_agent(asked.fd, spec_.ssh_agent_socket())) {
-      gateway->control.reset();
-    }
+    if (watched[3].revents != 0) servers_.answer(watched[3].fd);
   }
-}
-
-// The gateway that may ask for connections to the SSH agent, or null.
-Supervisor::Server* Supervisor::asking_gateway() {
-  const auto gateway = std::ranges::find(servers_, "sbx-gateway", &Server::name);
-  return gateway != servers_.end() && gateway->control.valid() ? &*gateway : nullptr;
 }
 
 std::optional<Supervisor::Clock::time_point> Supervisor::next_deadline() const {
-  auto next = worker_deadline_;
-  for (const Server& server : servers_) {
-    if (server.due && (!next || *server.due < *next)) next = server.due;
-  }
-  return next;
+  const auto due = servers_.next_due();
+  return worker_deadline_ && due ? std::min(*worker_deadline_, *due) : due ? due : worker_deadline_;
 }
 
 void Supervisor::worker_ended() {
@@ -321,10 +288,10 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
       machine_->kill();
       return done(let_machine_end());
     case Request::kConnectFiles:
-      return connect_files();
+      return servers_.take_files_control();
     case Request::kMountsChanged:
       if (!guest_runs_ || stopping_ || spec_.mode == LaunchMode::kTemplate) break;
-      return done(change_mounts());
+      return done(servers_.change_mounts());
     case Request::kSealTemplate:
       if (spec_.mode != LaunchMode::kTemplate || reported_) break;
       return done(seal_template(value));
@@ -354,56 +321,6 @@ Result<UniqueFd> Supervisor::save_memory() {
   ::unlink(unfinished_memory_image(spec_).c_str());
   saving_.emplace(SBX_TRY(vm::start_saving_memory(machine_->spec(), unfinished_memory_image(spec_)), "saving memory"));
   return std::move(saving_->stream);
-}
-
-Result<UniqueFd> Supervisor::connect_files() {
-  for (Server& server : servers_) {
-    if (server.control.valid() && server.name == "sbx-files") return std::move(server.control);
-  }
-  return fail(ErrorCode::kUnavailable, "there is no sbx-files to connect to");
-}
-
-// What is wanted is the daemon's word, in a file that neither the worker nor the guest can reach; the worker only says
-// when to look.
-Result<void> Supervisor::change_mounts() {
-  const auto wanted = SBX_TRY(read_mounts(spec_.runtime_folder), "changing the mounts");
-  const auto among = [](const std::vector<Workspace>& list, const Workspace& workspace) {
-    return std::ranges::find(list, workspace.index, &Workspace::index) != list.end();
-  };
-  const auto server = std::ranges::find(servers_, "sbx-files", &Server::name);
-  if (server == servers_.end()) {
-    if (wanted.empty()) return {};
-    spec_.workspaces = wanted;
-    Server added{"sbx-files", &start_files_server, Event::kFilesReplaced, Subprocess(), 0, UniqueFd()};
-    added.process = SBX_TRY(added.start(spec_, added.control), "starting sbx-files");
-    added.started = Clock::now();
-    servers_.push_back(std::move(added));
-    tell_processes();
-    return {};
-  }
-  // What is taken away is out of reach when this returns, whatever becomes of the server: the next one is started
-  // without it, and one that it cannot be taken from ends.
-  const auto before = std::exchange(spec_.workspaces, {});
-  for (const auto& workspace : before) {
-    if (among(wanted, workspace)) {
-      spec_.workspaces.push_back(workspace);
-    } else if (server->process.running()) {
-      if (const auto done = unmount_from_jail(server->process.pid(), workspace); !done) {
-        spdlog::warn("{}; sbx-files is started again without it", done.error().describe());
-        server->process.kill(SIGKILL);
-      }
-    } else {
-      server->due = Clock::now();  // it may have been what the server could not start for
-    }
-  }
-  for (const auto& workspace : wanted) {
-    if (among(spec_.workspaces, workspace)) continue;
-    if (!server->process.running())
-      return fail(ErrorCode::kUnavailable, "the sandbox's file server is being started again; try again in a moment");
-    SBX_CHECK(mount_into_jail(server->process.pid(), workspace), "changing the mounts");
-    spec_.workspaces.push_back(workspace);
-  }
-  return {};
 }
 
 // The image becomes one only when the QEMU that it was taken from has flushed its disk and ended by itself: of one that
@@ -449,43 +366,6 @@ void Supervisor::machine_ended() {
   worker_deadline_ = Clock::now() + kFarewell;
 }
 
-void Supervisor::replace(Server& server) {
-  const auto exit = server.process.wait();
-  const std::string how = exit ? exit->describe() : exit.error().describe();
-  if (stopping_ || machine_end_) return;
-  server.restarts = Clock::now() - server.started > kForgiveAfter ? 1 : server.restarts + 1;
-  if (server.restarts <= kPromptRestarts) {
-    spdlog::warn("{} ended ({}), starting it again", server.name, how);
-    return start_again(server);
-  }
-  const auto pause = pause_before(server);
-  spdlog::error("{} ends again and again ({}); it is started again in {} s", server.name, how, pause.count());
-  server.due = Clock::now() + pause;
-}
-
-std::chrono::seconds Supervisor::pause_before(const Server& server) {
-  const int doublings = std::clamp(server.restarts - kPromptRestarts - 1, 0, 10);
-  return std::min<std::chrono::seconds>(kLongestPause, 1s * (1 << doublings));
-}
-
-void Supervisor::start_again(Server& server) {
-  server.due.reset();
-  if (stopping_ || machine_end_) return;
-  auto process = server.start(spec_, server.control);
-  if (!process) {
-    server.restarts = std::max(server.restarts, kPromptRestarts) + 1;
-    const auto pause = pause_before(server);
-    spdlog::error("{} cannot be started: {}; tried again in {} s", server.name, process.error().describe(),
-                  pause.count());
-    server.due = Clock::now() + pause;
-    return;
-  }
-  server.process = std::move(*process);
-  server.started = Clock::now();
-  tell_processes();
-  if (server.replaced) tell(*server.replaced);
-}
-
 // A worker that does not read is as good as none.
 void Supervisor::tell(Event event, std::int32_t value, std::int32_t more, int fd) {
   if (!worker_.running() || send_message(socket_.get(), message(event, value, more), fd)) return;
@@ -494,9 +374,7 @@ void Supervisor::tell(Event event, std::int32_t value, std::int32_t more, int fd
 
 void Supervisor::tell_processes() {
   const auto qemu = machine_ ? machine_->qemu_pid() : fail(ErrorCode::kNotFound, "");
-  const auto files = std::ranges::find(servers_, "sbx-files", &Server::name);
-  const pid_t files_pid = files != servers_.end() && files->process.running() ? files->process.pid() : 0;
-  tell(Event::kProcesses, qemu.value_or(0), files_pid);
+  tell(Event::kProcesses, qemu.value_or(0), servers_.files_pid());
 }
 
 void Supervisor::report_ready(std::int64_t ms) {
@@ -529,7 +407,7 @@ int Supervisor::finish() {
   saving_.reset();
   const bool ended_by_itself = machine_end_.has_value();
   machine_.reset();
-  servers_.clear();
+  servers_.end();
   if (spec_.mode != LaunchMode::kTemplate) leave_record(ended_by_itself);
   return failed_ ? 1 : 0;
 }

@@ -1,7 +1,8 @@
-// Supervisor: the half of a keeper that has the user's rights. It starts QEMU, the worker and the servers of the ports,
-// each in its jail, reaps them, and keeps the sandbox's files in order. It parses the launch spec and the worker's
-// fixed-size messages, and nothing else (supervision.h): no byte of the guest's, no byte of QEMU's. A gateway that may
-// have connections to the SSH agent asks for them by a byte whose value does not matter (gateway_server.h).
+// Supervisor: the half of a keeper that has the user's rights. It starts QEMU, the worker and the servers of the ports
+// (PortServers), each in its jail, reaps them, and keeps the sandbox's files in order. It parses the launch spec and
+// the worker's fixed-size messages, and nothing else (supervision.h): no byte of the guest's, no byte of QEMU's. A
+// gateway that may have connections to the SSH agent asks for them by a byte whose value does not matter
+// (gateway_server.h).
 //
 // One thread, blocking. A worker that is taken over can make its own sandbox fail, and no more: every request is
 // refused outside the one state it belongs to, and what is written down for people is ours or one line of text.
@@ -11,12 +12,12 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "base/command.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "keeper/launch_spec.h"
+#include "keeper/port_servers.h"
 #include "keeper/port_table.h"
 #include "keeper/supervision.h"
 #include "vm/machine_process.h"
@@ -38,19 +39,6 @@ class Supervisor {
  private:
   using Clock = std::chrono::steady_clock;
 
-  // The jailed process behind a port: started when the guest runs, replaced when it ends.
-  struct Server {
-    std::string name;
-    // `control` becomes the keeper's end of a socket to the server, if it has one.
-    Result<Subprocess> (*start)(const LaunchSpec& spec, UniqueFd& control);
-    std::optional<Event> replaced;  // what the worker is told when another one took over
-    Subprocess process;
-    int restarts = 0;  // in quick succession
-    UniqueFd control;  // sbx-files': until the worker has it
-    Clock::time_point started = {};
-    std::optional<Clock::time_point> due = {};  // when it is started again
-  };
-
   Result<void> start();
   Result<void> start_machine();
   Result<void> start_worker(UniqueFd state);
@@ -64,16 +52,10 @@ class Supervisor {
   Result<void> use_memory_up();
   Result<UniqueFd> boot_instead();
   Result<UniqueFd> save_memory();
-  Result<UniqueFd> connect_files();
   Result<void> commit_memory();
   Result<void> seal_template(std::int64_t boot_ms);
   Result<void> let_machine_end();
-  Result<void> change_mounts();
   void machine_ended();
-  Server* asking_gateway();
-  void replace(Server& server);
-  void start_again(Server& server);
-  static std::chrono::seconds pause_before(const Server& server);
   // When there is something to do though nothing has happened.
   std::optional<Clock::time_point> next_deadline() const;
   void tell(Event event, std::int32_t value = 0, std::int32_t more = 0, int fd = -1);
@@ -91,7 +73,7 @@ class Supervisor {
   std::optional<ExitStatus> machine_end_;  // set once it is reaped
   std::optional<vm::LoadingMemory> loading_;
   std::optional<vm::SavingMemory> saving_;
-  std::vector<Server> servers_;
+  PortServers servers_;
   PortTable ports_;
   Subprocess worker_;
   UniqueFd socket_;  // to the worker
