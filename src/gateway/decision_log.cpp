@@ -65,8 +65,8 @@ std::uint64_t DecisionLog::add(std::string_view kind, const policy::Target& targ
   return number;
 }
 
-Awaitable<std::string> DecisionLog::read(std::uint64_t& next) {
-  while (next >= first_ + lines_.size()) co_await added_.wait();
+Awaitable<std::string> DecisionLog::read(std::uint64_t& next, const bool& ended) {
+  while (next >= first_ + lines_.size() && !ended) co_await added_.wait();
   next = std::max(next, first_);
   std::string text;
   while (next < first_ + lines_.size()) text += lines_[next++ - first_];

@@ -34,8 +34,9 @@ class DecisionLog {
   // The line's number.
   std::uint64_t add(std::string_view kind, const policy::Target& target, const policy::Decision& decision);
   // Lines from number `next` on, which moves behind them; waits for at least one. Lines that have been dropped
-  // meanwhile are skipped.
-  Awaitable<std::string> read(std::uint64_t& next);
+  // meanwhile are skipped. Empty: `ended` became true, and wake() was called, before there was any.
+  Awaitable<std::string> read(std::uint64_t& next, const bool& ended);
+  void wake() { added_.notify(); }
   // The daemon has recorded every line up to the one with this id. kInvalid: there is none.
   Result<void> told(std::string_view id);
   // Waits until the daemon has recorded that line. False: it was dropped before that, or `patience` has passed.

@@ -20,9 +20,10 @@ void Gateway::login_changed(OauthLogin& login) {
   logins_changed_.notify();
 }
 
-Awaitable<std::vector<std::shared_ptr<OauthLogin>>> Gateway::changed_logins(std::uint64_t& seen) {
-  while (login_changes_ <= seen || !config_) co_await logins_changed_.wait();
+Awaitable<std::vector<std::shared_ptr<OauthLogin>>> Gateway::changed_logins(std::uint64_t& seen, const bool& ended) {
   std::vector<std::shared_ptr<OauthLogin>> changed;
+  while ((login_changes_ <= seen || !config_) && !ended) co_await logins_changed_.wait();
+  if (!config_) co_return changed;
   for (auto& login : config_->credentials.logins()) {
     if (login->changed > seen) changed.push_back(std::move(login));
   }

@@ -55,8 +55,10 @@ class Gateway {
   void configure(std::shared_ptr<GatewayConfig> config, std::uint64_t logins_seen);
 
   void login_changed(OauthLogin& login);
-  // Those that changed since the change number `seen`, which moves on; waits for at least one.
-  Awaitable<std::vector<std::shared_ptr<OauthLogin>>> changed_logins(std::uint64_t& seen);
+  // Those that changed since the change number `seen`, which moves on; waits for one, or until `ended` is
+  // true and wake_login_followers() was called.
+  Awaitable<std::vector<std::shared_ptr<OauthLogin>>> changed_logins(std::uint64_t& seen, const bool& ended);
+  void wake_login_followers() { logins_changed_.notify(); }
 
   const boost::asio::any_io_executor& executor() const { return executor_; }
   const UpstreamTls& upstream_tls() const { return upstream_tls_; }

@@ -371,6 +371,18 @@ TEST_F(GatewayTest, ALoginIsToldToTheDaemonAndTakenFromIt) {
   EXPECT_EQ(sent(*next), "Bearer " + std::string(14, '*')) << "of a gateway that is gone";
 }
 
+TEST_F(GatewayTest, KeepsNothingOfADaemonThatIsGone) {
+  auto gateway = start({rule("allow", {"**"})});
+  ASSERT_EQ(gateway->status()["followers"], 0);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(gateway->follow_for_a_moment(), 2);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (gateway->status()["followers"] != 0) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "something waits on for a daemon that is gone";
+    }
+  }
+}
+
 TEST_F(GatewayTest, ARegistrysTokenIsKeptAndItsPasswordAddedOtherwise) {
   json more;
   more["credentials"] = {{{"kind", "service"},

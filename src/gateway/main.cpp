@@ -1,9 +1,10 @@
 // sbx-gateway: the way to the network of one sandbox.
 //
-//   sbx-gateway --port-fd N --control-fd N [--agent-fd N] [--ca-bundle PATH] [--resync-ms N]
+//   sbx-gateway --port-fd N --control-fd N [--agent-fd N] [--ca-bundle PATH] [--resync-ms N] [--recorded-ms N]
 //
 // --port-fd is the connected network port, --control-fd a listening unix socket for sbxd, --agent-fd the socket that
-// gives connections to the host's SSH agent (without it none is forwarded). Nothing is answered before
+// gives connections to the host's SSH agent (without it none is forwarded), --recorded-ms how long a signature of that
+// agent waits for its line to be recorded. Nothing is answered before
 // the first configuration has come. The process is meant to be started in a jail that has the host's network and, read
 // only, resolv.conf, hosts, nsswitch.conf and the bundle of certificate authorities. It exits with 0 when the port
 // closes.
@@ -37,6 +38,8 @@ struct Options {
   int agent_fd = -1;
   std::string ca_bundle = "/etc/ssl/certs/ca-certificates.crt";
   std::chrono::milliseconds resync{60'000};
+  // A daemon that is not there (it may be starting anew) records nothing.
+  std::chrono::milliseconds recorded{30'000};
 };
 
 Result<int> parse_number(std::string_view name, std::string_view text) {
@@ -50,10 +53,13 @@ Result<int> parse_number(std::string_view name, std::string_view text) {
 
 Result<Options> parse_options(int argc, char** argv) {
   Options options;
-  static const option kOptions[] = {
-      {"port-fd", required_argument, nullptr, 'p'},   {"control-fd", required_argument, nullptr, 'c'},
-      {"agent-fd", required_argument, nullptr, 'a'},  {"ca-bundle", required_argument, nullptr, 'b'},
-      {"resync-ms", required_argument, nullptr, 'r'}, {nullptr, 0, nullptr, 0}};
+  static const option kOptions[] = {{"port-fd", required_argument, nullptr, 'p'},
+                                    {"control-fd", required_argument, nullptr, 'c'},
+                                    {"agent-fd", required_argument, nullptr, 'a'},
+                                    {"ca-bundle", required_argument, nullptr, 'b'},
+                                    {"resync-ms", required_argument, nullptr, 'r'},
+                                    {"recorded-ms", required_argument, nullptr, 's'},
+                                    {nullptr, 0, nullptr, 0}};
   for (int letter = 0; (letter = ::getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     if (letter == 'p') {
       options.port_fd = SBX_TRY(parse_number("port-fd", optarg), "reading the command line");
@@ -66,6 +72,9 @@ Result<Options> parse_options(int argc, char** argv) {
     } else if (letter == 'r') {
       options.resync =
           std::chrono::milliseconds(SBX_TRY(parse_number("resync-ms", optarg), "reading the command line"));
+    } else if (letter == 's') {
+      options.recorded =
+          std::chrono::milliseconds(SBX_TRY(parse_number("recorded-ms", optarg), "reading the command line"));
     } else {
       return fail(ErrorCode::kInvalid, "unknown option; see the comment in src/gateway/main.cpp");
     }
@@ -105,7 +114,7 @@ Result<void> run(int argc, char** argv) {
 
   asio::io_context io(1);
   Gateway gateway(io.get_executor(), std::move(tls));
-  SshAgent ssh_agent(io.get_executor(), std::move(agent), gateway.log());
+  SshAgent ssh_agent(io.get_executor(), std::move(agent), gateway.log(), options.recorded);
   asio::posix::stream_descriptor port(io, options.port_fd);
   UnixSocket::acceptor control(io, UnixSocket(), options.control_fd);
   SBX_CHECK(lock_down(), "starting");

@@ -26,8 +26,6 @@ constexpr std::string_view kSeen = "ssh-agent";  // the kind of its lines in the
 // Each may hold two messages of the longest kind.
 constexpr std::size_t kMostClients = 32;
 constexpr std::size_t kPiece = 16U << 10U;
-// A daemon that is not there (it may be starting anew) records nothing.
-constexpr std::chrono::seconds kRecordedWithin{30};
 constexpr std::size_t kLongestComment = 200;  // of a key, in the log
 
 wire::HeaderList no_headers() { return {}; }
@@ -67,8 +65,9 @@ struct Counted {
 
 }  // namespace
 
-SshAgent::SshAgent(const asio::any_io_executor& executor, UniqueFd connector, DecisionLog& log)
-    : executor_(executor), connector_(executor), log_(log), asked_(executor) {
+SshAgent::SshAgent(const asio::any_io_executor& executor, UniqueFd connector, DecisionLog& log,
+                   std::chrono::milliseconds recorded_within)
+    : executor_(executor), connector_(executor), log_(log), recorded_within_(recorded_within), asked_(executor) {
   if (connector.valid()) connector_.assign(connector.release());
 }
 
@@ -189,7 +188,7 @@ Awaitable<Result<std::string>> SshAgent::answer(std::shared_ptr<Descriptor> agen
       log(key, is_signed,
           (is_signed ? "a signature was made with this key" : "the agent did not sign with this key") + named);
   // Whoever floods the log or ends this process meanwhile does so without the signature.
-  if (!is_signed || !co_await log_.recorded(line, kRecordedWithin)) co_return failure();
+  if (!is_signed || !co_await log_.recorded(line, recorded_within_)) co_return failure();
   co_return reply;
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,8 +22,10 @@ namespace sbx::gateway {
 
 class SshAgent {
  public:
-  // `connector` is that socket; invalid: the sandbox was made without an agent.
-  SshAgent(const boost::asio::any_io_executor& executor, UniqueFd connector, DecisionLog& log);
+  // `connector` is that socket; invalid: the sandbox was made without an agent. A signature whose line is not recorded
+  // within `recorded_within` is refused.
+  SshAgent(const boost::asio::any_io_executor& executor, UniqueFd connector, DecisionLog& log,
+           std::chrono::milliseconds recorded_within);
 
   // POST /ssh-agent of the network port: the bytes of one client of the agent in the sandbox.
   Awaitable<void> serve(std::shared_ptr<wire::Http2Stream> stream);
@@ -39,6 +42,7 @@ class SshAgent {
   boost::asio::any_io_executor executor_;
   Descriptor connector_;
   DecisionLog& log_;
+  std::chrono::milliseconds recorded_within_;
   bool asking_ = false;
   wire::Signal asked_;
   std::size_t clients_ = 0;

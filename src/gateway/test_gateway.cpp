@@ -125,7 +125,8 @@ json rule(const std::string& decision, const std::vector<std::string>& resources
   return result;
 }
 
-TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more, Port kind, int agent_fd)
+TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, json more, Port kind, int agent_fd,
+                         const std::vector<std::string>& options)
     : folder_(TemporaryFolder::make("sbx-gateway-test").value()),
       root_(make_root("sbx test sandboxes").value()),
       intermediate_(make_intermediate(root_, "a gateway under test", std::chrono::hours(1)).value()),
@@ -144,6 +145,7 @@ TestGateway::TestGateway(std::vector<json> rules, const std::string& trusted, js
                                    "--ca-bundle",
                                    (folder_.path() / "trusted.pem").string()};
   if (agent_fd >= 0) argv.insert(argv.end(), {"--agent-fd", std::to_string(agent_fd)});
+  argv.insert(argv.end(), options.begin(), options.end());
   Command command(std::move(argv));
   if (agent_fd >= 0) command.keep_fd(agent_fd);
   auto started = command.keep_fd(theirs.get()).keep_fd(listening.get()).die_with_parent().start();
@@ -304,18 +306,53 @@ std::vector<json> TestGateway::log(std::size_t at_least) {
   return run(read());
 }
 
-std::string TestGateway::dns(const std::string& query) {
-  const auto ask = [&]() -> Awaitable<std::string> {
-    wire::Http2Head head;
-    head.method = "POST";
-    head.path = "/dns-query";
-    head.headers.emplace_back("content-type", "application/dns-message");
-    auto stream = port_->open(std::move(head), false);
-    if (!stream) co_return std::string();
-    (void)co_await (*stream)->write(query);
-    (void)co_await (*stream)->finish();
-    const auto body = co_await wire::read_body(**stream, 65536);
-    co_return body.value_or("");
+int TestGateway::follow_for_a_moment() {
+  const auto session =
+      wire::Http2Session::client(asio::posix::stream_descriptor(io_, connect_to(folder_.path() / "control").release()));
+  asio::co_spawn(
+      io_, [session]() -> Awaitable<void> { (void)co_await session->run(); }, asio::detached);
+  const auto follow = [&]() -> Awaitable<bool> {
+    bool answered = true;
+    for (const std::string path : {"/log", "/logins"}) {
+      wire::Http2Head head;
+      head.method = "GET";
+      head.path = path;
+      auto stream = session->open(std::move(head), true);
+      if (!stream) co_return false;
+      const auto response = co_await (*stream)->response();
+      answered = answered && response && response->status == 200;
+    }
+    co_return answered;
+  };
+  EXPECT_TRUE(run(follow()));
+  const int followers = status().value("followers", -1);
+  asio::post(io_, [session] { session->close(); });
+  return followers;
+}
+
+std::string TestGateway::dns(const std::string& query) { return dns(std::vector<std::string>{query}).front(); }
+
+std::vector<std::string> TestGateway::dns(const std::vector<std::string>& queries) {
+  const auto ask = [&]() -> Awaitable<std::vector<std::string>> {
+    std::vector<std::shared_ptr<wire::Http2Stream>> streams;
+    for (const auto& query : queries) {
+      wire::Http2Head head;
+      head.method = "POST";
+      head.path = "/dns-query";
+      head.headers.emplace_back("content-type", "application/dns-message");
+      auto stream = port_->open(std::move(head), false);
+      EXPECT_TRUE(stream);
+      if (!stream) continue;
+      (void)co_await (*stream)->write(query);
+      (void)co_await (*stream)->finish();
+      streams.push_back(*stream);
+    }
+    std::vector<std::string> answers;
+    for (const auto& stream : streams) {
+      const auto body = co_await wire::read_body(*stream, 65536);
+      answers.push_back(body.value_or(""));
+    }
+    co_return answers;
   };
   return run(ask());
 }

@@ -26,10 +26,12 @@ nlohmann::json rule(const std::string& decision, const std::vector<std::string>&
 class TestGateway {
  public:
   // Starts, resynchronises and configures it. `trusted` is what it takes for the host's certificate authorities (PEM).
-  // kRaw: no session on the port, its bytes are the test's. `agent_fd`: see src/gateway/main.cpp.
+  // kRaw: no session on the port, its bytes are the test's. `agent_fd`, `options` (of its command line): see
+  // src/gateway/main.cpp.
   enum class Port { kSession, kRaw };
   TestGateway(std::vector<nlohmann::json> rules, const std::string& trusted,
-              nlohmann::json more = nlohmann::json::object(), Port port = Port::kSession, int agent_fd = -1);
+              nlohmann::json more = nlohmann::json::object(), Port port = Port::kSession, int agent_fd = -1,
+              const std::vector<std::string>& options = {});
   ~TestGateway();
   TestGateway(const TestGateway&) = delete;
 
@@ -47,14 +49,20 @@ class TestGateway {
   Result<std::string> told(const std::string& id);
   nlohmann::json status();
   nlohmann::json status_if_alive();  // null if it ends meanwhile
-  // Answer of POST /dns-query.
+  // One more daemon that asks for both of what goes on for ever, and is gone before there is anything to tell. How many
+  // answers of that kind there were meanwhile.
+  int follow_for_a_moment();
+  // Answer of POST /dns-query; of many at once.
   std::string dns(const std::string& query);
+  std::vector<std::string> dns(const std::vector<std::string>& queries);
 
   // What the sandbox trusts.
   std::filesystem::path root_file() const { return folder_.path() / "root.pem"; }
   const std::filesystem::path& folder() const { return folder_.path(); }
   const std::shared_ptr<wire::Http2Session>& port() const { return port_; }
   pid_t pid() const { return process_.pid(); }
+  // Of the loop that both sessions are on.
+  boost::asio::any_io_executor executor() { return io_.get_executor(); }
   // kRaw: the guest's end of the port, after resynchronisation.
   int raw_port() const { return raw_port_.get(); }
   // Whether the gateway has not ended (it may be about to).
