@@ -1,6 +1,11 @@
 // sbx-gateway as a sandbox meets it: real clients, real servers, a network without an uplink.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <boost/asio/post.hpp>
+#include <future>
+
 #include "gateway/dns_message.h"
 #include "gateway/test_world.h"
 #include "wire/length_prefix.h"
@@ -9,6 +14,16 @@ namespace sbx::gateway::test {
 namespace {
 
 using nlohmann::json;
+using namespace std::string_literals;
+
+// A connection to `authority`, as the guest opens it; call it on the gateway's loop.
+std::shared_ptr<wire::Http2Stream> open_to(TestGateway& gateway, const std::string& authority) {
+  wire::Http2Head head;
+  head.method = "CONNECT";
+  head.path = authority;
+  auto stream = gateway.port()->open(std::move(head), false);
+  return stream ? *stream : nullptr;
+}
 
 TEST_F(GatewayTest, AllowedHttpArrives) {
   auto gateway = start({rule("allow", {"allowed.test:80"})});
@@ -195,6 +210,63 @@ TEST_F(GatewayTest, NamesExistAsPolicyAndTheHostSay) {
   EXPECT_EQ(garbage.size(), 12U);
 }
 
+TEST_F(GatewayTest, OtherRecordsAreThoseOfAllowedNamesAndAliasesAreFlattened) {
+  const NameServer names;
+  auto gateway = start({rule("allow", {"alias.test"})});
+  const auto ask = [&](const std::string& name, DnsType type) { return gateway->dns(dns_query(name, type)); };
+  for (const auto& [type, data] : {std::pair(DnsType::kA, "\xc0\x00\x02\x01"s), std::pair(DnsType::kTxt, "text of"s),
+                                   std::pair(DnsType::kMx, "\4mail\4test"s)}) {
+    const auto reply = ask("alias.test", type);
+    ASSERT_GE(reply.size(), 12U);
+    EXPECT_EQ(reply[3] & 15, 0);
+    EXPECT_EQ(reply[7], 1) << "one answer, and no CNAME";
+    EXPECT_NE(reply.find(data), std::string::npos) << data;
+    EXPECT_EQ(reply.find("real-name"), std::string::npos) << "the name behind the alias";
+  }
+  const auto asked = names.asked();
+  for (const char* question : {"alias.test 1", "alias.test 16", "alias.test 15"}) {
+    EXPECT_NE(std::ranges::find(asked, question), asked.end()) << question;
+  }
+  // A name that carries something away, in every way to ask for it; and ways to ask that are nobody's.
+  for (const auto type : {DnsType::kA, DnsType::kAaaa, DnsType::kTxt, DnsType::kMx, DnsType::kNs, DnsType::kSrv,
+                          DnsType::kCname, DnsType::kSoa, DnsType::kPtr, DnsType::kHttps, static_cast<DnsType>(10)}) {
+    (void)ask("c2VjcmV0.tunnel.test", type);
+    (void)ask("c2VjcmV0.alias.test", type);
+  }
+  for (const auto type : {DnsType::kCname, DnsType::kSoa, DnsType::kPtr, static_cast<DnsType>(10)}) {
+    EXPECT_EQ(ask("alias.test", type)[3] & 15, static_cast<int>(DnsCode::kRefused)) << static_cast<int>(type);
+  }
+  EXPECT_EQ(names.asked(), asked);
+}
+
+// What a guest can make the host's name server work, and carry away in names that policy allows.
+TEST_F(GatewayTest, NamesAreLookedUpAtALimitedRate) {
+  const NameServer names;
+  auto gateway = start({rule("allow", {"**.many.test"})});
+  constexpr int kBatches = 20;
+  constexpr int kBatch = 100;
+  int failed = 0;
+  const auto began = std::chrono::steady_clock::now();
+  for (int batch = 0; batch < kBatches; ++batch) {
+    std::vector<std::string> queries;
+    for (int i = 0; i < kBatch; ++i) {
+      queries.push_back(dns_query("n" + std::to_string(batch * kBatch + i) + ".many.test", DnsType::kA));
+    }
+    for (const auto& reply : gateway->dns(queries)) {
+      ASSERT_GE(reply.size(), 12U);
+      failed += (reply[3] & 15) == static_cast<int>(DnsCode::kServerFailure) ? 1 : 0;
+    }
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  const auto asked = names.asked();
+  const auto looked_up = std::ranges::count_if(asked, [](const std::string& line) { return line.ends_with(" 1"); });
+  EXPECT_GE(looked_up, 300);
+  EXPECT_LE(static_cast<double>(looked_up), 300 + 50 * took.count() + 1);
+  EXPECT_GT(failed, 0) << took.count() << " s";
+  // Its own connections are not served worse for it: what is known is known, and what is denied is not looked up.
+  EXPECT_EQ(gateway->dns(dns_query("denied.test", DnsType::kA))[7], 1);
+}
+
 TEST_F(GatewayTest, ANewDenialCutsWhatIsOpen) {
   auto gateway = start({rule("allow", {"**"})});
   const auto flow = [&]() -> wire::Awaitable<bool> {
@@ -233,6 +305,97 @@ TEST_F(GatewayTest, Http1PassesWhole) {
     EXPECT_EQ(fetch("/body", {"--http1.0", "-d", "old"}), "old");
     EXPECT_EQ(fetch("/body", {"-I", "-X", "GET", "-w", "%{http_code}"}).substr(0, 12), "HTTP/1.1 200");
   }
+}
+
+// What a server says is with the client before the server goes on.
+TEST_F(GatewayTest, AnEventIsPassedOnWhenItHappens) {
+  auto gateway = start({rule("allow", {"python.test"}, {"GET"}, {"/**"})});
+  std::shared_ptr<wire::Http2Stream> stream;
+  std::string answer;
+  const auto read_until = [&](const std::string& end) -> wire::Awaitable<bool> {
+    while (answer.find(end) == std::string::npos) {
+      const auto chunk = co_await stream->read_chunk();
+      if (!chunk || chunk->empty()) co_return false;
+      answer += *chunk;
+    }
+    co_return true;
+  };
+  const auto begin = [&]() -> wire::Awaitable<bool> {
+    stream = open_to(*gateway, "python.test:80");
+    const std::string request = "GET /sse?held HTTP/1.1\r\nHost: python.test\r\n\r\n";
+    if (!stream || !co_await stream->write(request)) co_return false;
+    co_return co_await read_until("data: 0\n\n");
+  };
+  ASSERT_TRUE(gateway->run(begin())) << answer;
+  EXPECT_EQ(answer.find("data: 1"), std::string::npos);
+  ASSERT_TRUE(get(*gateway, "http://python.test/release"));
+  EXPECT_TRUE(gateway->run(read_until("data: 2\n\n"))) << answer;
+}
+
+// Nobody reads at the other end: whoever writes is held back, and the gateway holds no more than its buffers.
+TEST_F(GatewayTest, AReaderThatStallsHoldsTheWriterBackBothWays) {
+  auto gateway = start({rule("allow", {"python.test"}, {"GET", "POST"}, {"/**"})});
+  std::vector<std::shared_ptr<wire::Http2Stream>> streams;
+  std::atomic<std::size_t> written = 0;
+  const auto peak = [&] {
+    const auto status = read_file("/proc/" + std::to_string(gateway->pid()) + "/status").value_or("");
+    return std::atol(status.c_str() + status.find("VmHWM:") + 6);
+  };
+  const auto peak_before = peak();
+  const auto begin = [&](std::string request) -> wire::Awaitable<bool> {
+    auto stream = open_to(*gateway, "python.test:80");
+    if (!stream) co_return false;
+    streams.push_back(stream);
+    const auto written_whole = co_await stream->write(request);
+    co_return written_whole.has_value();
+  };
+  ASSERT_TRUE(gateway->run(begin("GET /large HTTP/1.1\r\nHost: python.test\r\n\r\n")));
+  ASSERT_TRUE(gateway->run(begin("POST /hold HTTP/1.1\r\nHost: python.test\r\nContent-Length: 536870912\r\n\r\n")));
+  const auto write_all = [](std::shared_ptr<wire::Http2Stream> stream,
+                            std::atomic<std::size_t>& count) -> wire::Awaitable<void> {
+    const std::string piece(65536, 'x');
+    for (int i = 0; i < 8192; ++i) {
+      if (!co_await stream->write(piece)) co_return;
+      count += piece.size();
+    }
+  };
+  auto writer = boost::asio::co_spawn(gateway->executor(), write_all(streams[1], written), boost::asio::use_future);
+  const auto moved = [&] {
+    const auto progress = json::parse(get(*gateway, "http://python.test/progress").value_or("null"), nullptr, false);
+    return std::pair(progress.value("sent", std::size_t{0}), written.load());
+  };
+  auto before = moved();
+  for (int still = 0; still < 20;) {
+    const auto now = moved();
+    still = now == before ? still + 1 : 0;
+    before = now;
+  }
+  constexpr std::size_t kSockets = 64U << 20U;  // what the kernel holds on the way
+  EXPECT_LT(before.first, kSockets);
+  EXPECT_LT(before.second, kSockets);
+  EXPECT_LT(peak() - peak_before, 32 * 1024) << "KiB";
+  for (const auto& stream : streams) {
+    boost::asio::post(gateway->executor(), [stream] { stream->reset(); });
+  }
+  writer.wait();
+  ASSERT_TRUE(get(*gateway, "http://python.test/release"));
+}
+
+TEST_F(GatewayTest, TlsIsOfVersion12Or13OnBothSides) {
+  auto gateway = start({rule("allow", {"**"}, {"GET"}, {"/**"})});
+  const auto fetch = [&](const std::string& url, std::vector<std::string> more) {
+    const auto answer = get(*gateway, url, trusting(gateway->root_file(), std::move(more)));
+    return answer ? *answer : answer.error().describe();
+  };
+  for (const std::string port : {"8412", "8413"}) {
+    const std::string by = port == "8412" ? "by TLSv1.2\n" : "by TLSv1.3\n";
+    EXPECT_EQ(fetch("https://allowed.test:" + port + "/", {"--tls-max", "1.2"}), by);
+    EXPECT_EQ(fetch("https://allowed.test:" + port + "/", {"--tlsv1.3"}), by);
+  }
+  const std::vector<std::string> old = {"--tls-max", "1.1", "--tlsv1", "--ciphers", "DEFAULT@SECLEVEL=0"};
+  EXPECT_EQ(fetch("https://allowed.test:8412/", old).find("by TLS"), std::string::npos);
+  const auto old_server = fetch("https://allowed.test:8411/", {"-w", "%{http_code}"});
+  EXPECT_TRUE(old_server.ends_with("502")) << old_server;
 }
 
 TEST_F(GatewayTest, CredentialsAreAddedAndNeverShown) {

@@ -1,15 +1,25 @@
 """An HTTP/1.1 server for the gateway's tests: ADDRESS PORT [CERTIFICATE KEY].
 
-/echo        the request's head as JSON          /sse        three events, each sent when the last was acknowledged by time
+/echo        the request's head as JSON          /sse        three events
 /body        the request's body                  /trailers   chunked, with a trailer
 /continue    100, then the body                  /websocket  echoes text frames
 /early       103 with a Link, then 200           /encoded?C  a body encoded so, whatever was accepted
-/token       an OAuth token response, numbered   /close      a body that ends with the connection
+/token       an OAuth token response, numbered;  /close      a body that ends with the connection
+             of code=held after a /release      /large      512 MiB
+/sse?held    the second event after a /release  /progress   how much of them this end has sent
+/hold        reads the head, and no more before a /release
 """
 import base64, gzip, hashlib, json, re, socket, ssl, sys, threading, time, zlib
 
 
 tokens = []
+released = threading.Event()
+progress = {"sent": 0}
+
+
+def wait_for_release():
+    released.wait()
+    released.clear()
 
 
 def read_head(stream):
@@ -79,6 +89,9 @@ def serve(stream):
             stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if path == "/websocket":
             return websocket(stream, headers)
+        if path == "/hold":
+            wait_for_release()
+            return
         body = read_body(stream, headers)
         if path == "/echo":
             respond(stream, json.dumps({"line": lines[0], "headers": headers, "body": body.decode("latin1")}).encode(), f"X-Echo: {headers.get('authorization', '')}\r\n")
@@ -89,7 +102,8 @@ def serve(stream):
             for i in range(3):
                 event = f"data: {i}\n\n".encode()
                 stream.sendall(f"{len(event):x}\r\n".encode() + event + b"\r\n")
-                time.sleep(0.3)
+                if i == 0 and target.endswith("?held"):
+                    wait_for_release()
             stream.sendall(b"0\r\n\r\n")
         elif path == "/trailers":
             stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum\r\n\r\n4\r\nbody\r\n0\r\nChecksum: abc\r\n\r\n")
@@ -101,7 +115,19 @@ def serve(stream):
             text = b"x" * 200_000 + b"x-key is " + headers.get("x-key", "").encode() + b" end"
             data = {"gzip": gzip.compress(text), "deflate": zlib.compress(text), "br": text, "wrong": text, "cut": gzip.compress(text)[:-20]}[coding]
             respond(stream, data, f"Content-Encoding: {coding if coding in ('deflate', 'br') else 'gzip'}\r\n")
+        elif path == "/large":
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 536870912\r\n\r\n")
+            for _ in range(8192):
+                stream.sendall(b"x" * 65536)
+                progress["sent"] += 65536
+        elif path == "/progress":
+            respond(stream, json.dumps(progress).encode())
+        elif path == "/release":
+            released.set()
+            respond(stream, b"released")
         elif re.sub(";[^/]*", "", path.lower()).replace("//", "/").replace("%6f", "o") == "/token":
+            if body == b"code=held":
+                wait_for_release()
             tokens.append(len(tokens) + 1)
             respond(stream, json.dumps({"access_token": f"real-access-token-no-{tokens[-1]}", "refresh_token": "bad\r\nx: y" if body == b"bad" else "real-refresh-token", "got": body.decode("latin1")}).encode(), "Content-Type: application/json\r\n")
         elif path == "/close":

@@ -3,9 +3,11 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <openssl/pem.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <chrono>
+#include <sstream>
 #include <thread>
 
 namespace sbx::gateway::test {
@@ -94,6 +96,26 @@ PythonServer::PythonServer(const PublicAuthority& authority, const std::string& 
   EXPECT_TRUE(started) << started.error().describe();
   process_ = std::move(*started);
   wait_for_listener(address, port);
+}
+
+NameServer::NameServer() : folder_(TemporaryFolder::make("sbx-names").value()) {
+  auto started = Command({"/usr/bin/python3", SBX_TEST_NAME_SERVER, "127.0.0.53", (folder_.path() / "log").string()})
+                     .die_with_parent()
+                     .start();
+  EXPECT_TRUE(started) << started.error().describe();
+  process_ = std::move(*started);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto ready = [&] { return !read_file(folder_.path() / "log").value_or("").empty(); };
+  while (!ready() && std::chrono::steady_clock::now() < deadline) ::poll(nullptr, 0, 20);
+  EXPECT_TRUE(ready()) << "the name server does not start";
+}
+
+std::vector<std::string> NameServer::asked() const {
+  std::istringstream log(read_file(folder_.path() / "log").value_or(""));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(log, line);) lines.push_back(line);
+  lines.erase(lines.begin());  // "ready"
+  return lines;
 }
 
 Result<std::string> curl(std::vector<std::string> arguments) {

@@ -46,6 +46,18 @@ class PythonServer {
   Subprocess process_;
 };
 
+// What the test network's resolv.conf names (test_name_server.py).
+class NameServer {
+ public:
+  NameServer();
+  // "NAME TYPE" of each question so far.
+  std::vector<std::string> asked() const;
+
+ private:
+  TemporaryFolder folder_;
+  Subprocess process_;
+};
+
 // Waits until something accepts connections there.
 void wait_for_listener(const std::string& address, std::uint16_t port);
 

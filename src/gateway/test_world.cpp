@@ -21,6 +21,28 @@ server {
   location / { return 200 "$server_protocol $request_method $request_uri auth=$http_authorization key=$http_x_api_key arg=$arg_k\n"; }
 }
 server {
+  listen 44.0.0.1:8412 ssl;
+  ssl_protocols TLSv1.2;
+  ssl_certificate FOLDER/allowed.test.pem;
+  ssl_certificate_key FOLDER/allowed.test.key;
+  location / { return 200 "by $ssl_protocol\n"; }
+}
+server {
+  listen 44.0.0.1:8413 ssl;
+  ssl_protocols TLSv1.3;
+  ssl_certificate FOLDER/allowed.test.pem;
+  ssl_certificate_key FOLDER/allowed.test.key;
+  location / { return 200 "by $ssl_protocol\n"; }
+}
+server {
+  listen 44.0.0.1:8411 ssl;
+  ssl_protocols TLSv1 TLSv1.1;
+  ssl_ciphers DEFAULT@SECLEVEL=0;
+  ssl_certificate FOLDER/allowed.test.pem;
+  ssl_certificate_key FOLDER/allowed.test.key;
+  location / { return 200 "by $ssl_protocol\n"; }
+}
+server {
   listen 44.0.0.2:443 ssl;
   ssl_certificate FOLDER/allowed.test.pem;
   ssl_certificate_key FOLDER/allowed.test.key;
