@@ -123,6 +123,10 @@ SBX_HANDLER(get_sandbox) {
     if (const auto gateway = daemon.lifecycle.gateway(row.id)) {
       view["gateway"] = {{"state", gateway->state}};
       for (const auto& what : gateway->withheld) view["warnings"].push_back("credential withheld: " + what);
+      if (!gateway->unkept_login.empty()) {
+        view["warnings"].push_back("login lost when the sandbox stops, since it cannot be stored: " +
+                                   gateway->unkept_login);
+      }
     }
   }
   SBX_CO_TRY(const json policy, network_policy_of(daemon, row.id), "inspecting a sandbox");

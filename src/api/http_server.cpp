@@ -13,6 +13,7 @@
 #include "api/exec_bridge.h"
 #include "api/handlers.h"
 #include "api/secret_body.h"
+#include "sandbox/daemon_log.h"
 #include "sandbox/json_fields.h"
 #include "store/clock.h"
 #include "wire/signal.h"
@@ -326,10 +327,10 @@ Awaitable<void> serve_connection(Socket socket, Daemon& daemon) {
     const auto started = store::now_ms();
     bool upgraded = false;
     going = co_await answer(socket, request, std::move(secret), daemon, upgraded);
-    log_line({{"message", "http request"},
-              {"method", std::string(request.method_string())},
-              {"uri", std::string(request.target())},
-              {"ms", store::now_ms() - started}});
+    sandbox::log_line({{"message", "http request"},
+                       {"method", std::string(request.method_string())},
+                       {"uri", std::string(request.target())},
+                       {"ms", store::now_ms() - started}});
     if (upgraded) co_return;
   }
   boost::system::error_code ignored;
@@ -340,17 +341,11 @@ Awaitable<void> guarded_connection(Socket socket, Daemon& daemon) {
   try {
     co_await serve_connection(std::move(socket), daemon);
   } catch (const std::exception& error) {  // of a library; costs this connection only
-    log_line({{"message", "a request failed with an exception"}, {"error", error.what()}});
+    sandbox::log_line({{"message", "a request failed with an exception"}, {"error", error.what()}});
   }
 }
 
 }  // namespace
-
-void log_line(json entry) {
-  entry["time"] = store::rfc3339(store::now_ms());
-  const std::string line = dump(entry) + "\n";
-  std::fwrite(line.data(), 1, line.size(), stderr);
-}
 
 Awaitable<void> serve(asio::local::stream_protocol::acceptor listener, Daemon& daemon) {
   for (;;) {

@@ -14,7 +14,4 @@ namespace sbx::api {
 // Accepts connections for ever; each is a coroutine of its own. `listener` is bound and listening.
 Awaitable<void> serve(boost::asio::local::stream_protocol::acceptor listener, Daemon& daemon);
 
-// One JSON line on stderr, which is the daemon's log.
-void log_line(nlohmann::json entry);
-
 }  // namespace sbx::api

@@ -15,6 +15,7 @@
 
 #include "api/http_server.h"
 #include "base/file.h"
+#include "sandbox/daemon_log.h"
 #include "store/clock.h"
 
 namespace {
@@ -101,12 +102,12 @@ Result<void> run(const Options& options) {
   asio::local::stream_protocol::acceptor listener(
       loop, asio::local::stream_protocol::endpoint(paths.daemon_socket().native()));
   ::umask(mask);
-  sbx::api::log_line(
+  sbx::sandbox::log_line(
       {{"message", "sbxd started"}, {"version", SBX_VERSION}, {"pid", ::getpid()}, {"home", paths.home.native()}});
   asio::co_spawn(loop, start(daemon, listener, options.ready_fd), asio::detached);
   loop.run();
   std::filesystem::remove(paths.daemon_socket(), ignored);
-  sbx::api::log_line({{"message", "sbxd ended"}});
+  sbx::sandbox::log_line({{"message", "sbxd ended"}});
   return {};
 }
 

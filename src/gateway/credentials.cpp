@@ -173,6 +173,7 @@ Result<Credentials::Entry> Credentials::parse(const json& item) {
       auto host = SBX_TRY(policy::canonical_host(text_of(endpoint, "host")), "reading its endpoints");
       entry.login->endpoints.push_back({std::move(host), text_of(endpoint, "path")});
     }
+    entry.login->generation = item.value("generation", std::uint64_t{0});
     entry.login->access_sentinel = text_of(item, "access_sentinel");
     entry.login->refresh_sentinel = text_of(item, "refresh_sentinel");
     if (entry.login->access_sentinel.empty() || entry.login->refresh_sentinel.empty() ||
@@ -297,7 +298,7 @@ void Credentials::adopt_logins(const Credentials& older, std::uint64_t seen) {
   for (const auto& entry : entries_) {
     if (!entry->login) continue;
     for (const auto& login : older.logins()) {
-      if (login->service != entry->login->service) continue;
+      if (login->service != entry->login->service || login->generation != entry->login->generation) continue;
       auto told = std::exchange(entry->login, login);
       if (login->changed <= seen) {
         login->access = std::move(told->access);

@@ -29,7 +29,8 @@ struct OauthLogin {
   SecretValue refresh;
   std::string access_sentinel;
   std::string refresh_sentinel;
-  std::uint64_t changed = 0;  // the number of the last change that this gateway saw; 0: as it was configured
+  std::uint64_t generation = 0;  // the daemon's: another number, another login
+  std::uint64_t changed = 0;     // the number of the last change that this gateway saw; 0: as it was configured
   bool has_endpoint(std::string_view host, std::string_view path) const;
 };
 
@@ -55,8 +56,10 @@ class Credentials {
   // Puts values into the head of a request to `host`, which must be sent over verified TLS. `path` is with its query.
   std::unique_ptr<RequestSecrets> apply(std::string_view host, std::uint16_t port, std::string& path,
                                         HeaderList& headers) const;
-  // Logins of `older` to services that are known here too stay the objects that they are: responses under way end in
-  // them. Their tokens stay as well where they have changed since the change number `seen`; else those here are newer.
+  // Logins of `older` to services that are known here too, of the same generation, stay the objects that they are:
+  // responses under way end in them. Their tokens stay as well where they have changed since the change number `seen`;
+  // else those here are newer. Of another generation: the older login was removed, and what still comes for it is
+  // nobody's.
   void adopt_logins(const Credentials& older, std::uint64_t seen);
   std::vector<std::shared_ptr<OauthLogin>> logins() const;
 

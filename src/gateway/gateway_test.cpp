@@ -506,7 +506,8 @@ TEST_F(GatewayTest, ALoginIsToldToTheDaemonAndTakenFromIt) {
   };
   const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
   const auto update = [&](int number, const std::string& access) {
-    return field(field(std::to_string(number)) + field("box") + field(access) + field("real-refresh-token"));
+    return field(field(std::to_string(number)) + field("box") + field("0") + field(access) +
+                 field("real-refresh-token"));
   };
   {
     auto gateway = start({rule("allow", {"**"})}, login_credentials());
@@ -520,6 +521,8 @@ TEST_F(GatewayTest, ALoginIsToldToTheDaemonAndTakenFromIt) {
     EXPECT_EQ(first, update(1, access));
     const std::string used = "Bearer " + std::string(access.size(), '*');
     EXPECT_EQ(sent(*gateway), used);
+    EXPECT_FALSE(get(*gateway, "https://python.test/token", trusting(root, {"-f", "-d", "bad"})));
+    EXPECT_EQ(gateway->logins(20), first) << "an answer that was refused changed it";
 
     // The daemon does not know of it yet: the gateway's stands. It does, and says otherwise: the daemon's stands.
     const std::vector<json> rules = {rule("allow", {"**"})};
@@ -544,6 +547,46 @@ TEST_F(GatewayTest, KeepsNothingOfADaemonThatIsGone) {
       ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "something waits on for a daemon that is gone";
     }
   }
+}
+
+// Though the gateway is ahead of the daemon: nobody has told the daemon of these tokens.
+TEST_F(GatewayTest, ALoginThatWasRemovedIsGoneAndNotToldAnyMore) {
+  const std::vector<json> rules = {rule("allow", {"**"})};
+  auto gateway = start(rules, login_credentials());
+  const auto root = gateway->root_file().string();
+  const auto log_in = [&] { return get(*gateway, "https://python.test/token", trusting(root, {"-d", "code=1"})); };
+  const auto sent = [&] {
+    return get(*gateway, "https://python.test/echo",
+               trusting(root, {"-H", "Authorization: Bearer sentinel-for-access"}))
+        .value_or("");
+  };
+  ASSERT_TRUE(log_in());
+  ASSERT_EQ(sent().find("Bearer sentinel-for-access"), std::string::npos);
+  ASSERT_TRUE(gateway->configure(rules, login_credentials({{"generation", 1}}), 0));
+  EXPECT_NE(sent().find("Bearer sentinel-for-access"), std::string::npos) << "it is used still";
+  ASSERT_TRUE(log_in());
+  const auto told = gateway->logins(20);
+  const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
+  EXPECT_EQ(told.substr(4, 17), field("2") + field("box") + field("1")) << told << ": only the new one";
+}
+
+// Whose answer comes after the removal.
+TEST_F(GatewayTest, ALoginUnderWayWhenItIsRemovedIsNobodys) {
+  const std::vector<json> rules = {rule("allow", {"**"})};
+  auto gateway = start(rules, login_credentials());
+  const auto root = gateway->root_file().string();
+  auto under_way = std::async(std::launch::async, [&] {
+    return get(*gateway, "https://python.test/token", trusting(root, {"-d", "code=held"}));
+  });
+  ASSERT_EQ(gateway->log(1).size(), 1U);
+  ASSERT_TRUE(gateway->configure(rules, login_credentials({{"generation", 1}}), 0));
+  ASSERT_TRUE(get(*gateway, "https://python.test/release", trusting(root)));
+  const auto answer = under_way.get();
+  ASSERT_TRUE(answer) << answer.error().describe();
+  EXPECT_NE(answer->find("sentinel-for-access"), std::string::npos) << *answer;
+  const auto used =
+      get(*gateway, "https://python.test/echo", trusting(root, {"-H", "Authorization: Bearer sentinel-for-access"}));
+  EXPECT_NE(used.value_or("").find("Bearer sentinel-for-access"), std::string::npos) << used.value_or("");
 }
 
 TEST_F(GatewayTest, ARegistrysTokenIsKeptAndItsPasswordAddedOtherwise) {

@@ -14,23 +14,26 @@ namespace {
 constexpr std::size_t kLongestToken = 16U << 10U;
 
 // VSCHAR (RFC 6749 appendix A.12) without the space: a token goes into a header.
-bool is_token(const std::string& text) {
-  return text.size() <= kLongestToken && std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7f; });
+bool is_token_or_none(const std::string* text) {
+  if (text == nullptr) return true;
+  return text->size() <= kLongestToken && std::ranges::all_of(*text, [](char c) { return c > ' ' && c < 0x7f; });
+}
+
+// nullptr: there is none.
+std::string* find_token(ordered_json& document, const char* key, const std::string& sentinel) {
+  const auto found = document.find(key);
+  if (found == document.end() || !found->is_string()) return nullptr;
+  auto& text = found->get_ref<std::string&>();
+  if (text.empty() || text == sentinel) return nullptr;
+  return &text;
 }
 
 // True if there was a token.
-Result<bool> keep(ordered_json& document, const char* key, SecretValue& value, const std::string& sentinel) {
-  const auto found = document.find(key);
-  if (found == document.end() || !found->is_string()) return false;
-  auto& text = found->get_ref<std::string&>();
-  if (text.empty() || text == sentinel) return false;
-  if (!is_token(text)) {
-    wipe(text);
-    return fail(ErrorCode::kUnavailable, std::string("the token endpoint's ") + key + " is none");
-  }
-  value = SecretValue(text);
-  wipe(text);
-  *found = sentinel;
+bool keep(std::string* token, SecretValue& value, const std::string& sentinel) {
+  if (token == nullptr) return false;
+  value = SecretValue(*token);
+  wipe(*token);
+  *token = sentinel;
   return true;
 }
 
@@ -39,17 +42,26 @@ Result<bool> keep(ordered_json& document, const char* key, SecretValue& value, c
 Result<KeptTokens> keep_tokens(OauthLogin& login, std::string& response) {
   auto document = ordered_json::parse(response, nullptr, false);
   if (!document.is_object()) return fail(ErrorCode::kUnavailable, "the token endpoint did not answer with JSON");
+  // Both or neither: an answer that is refused changes nothing.
+  auto* const access = find_token(document, "access_token", login.access_sentinel);
+  auto* const refresh = find_token(document, "refresh_token", login.refresh_sentinel);
+  if (!is_token_or_none(access) || !is_token_or_none(refresh)) {
+    for (auto* token : {access, refresh}) {
+      if (token != nullptr) wipe(*token);
+    }
+    return fail(ErrorCode::kUnavailable, "a token of the token endpoint's answer is none");
+  }
   KeptTokens kept;
-  kept.changed = SBX_TRY(keep(document, "access_token", login.access, login.access_sentinel), "reading the answer");
-  kept.changed |= SBX_TRY(keep(document, "refresh_token", login.refresh, login.refresh_sentinel), "reading the answer");
+  kept.changed = keep(access, login.access, login.access_sentinel);
+  kept.changed |= keep(refresh, login.refresh, login.refresh_sentinel);
   kept.shown = document.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   return kept;
 }
 
 std::string login_update(const OauthLogin& login) {
   std::string body;
-  for (auto field : {std::to_string(login.changed), login.service, std::string(login.access.view()),
-                     std::string(login.refresh.view())}) {
+  for (auto field : {std::to_string(login.changed), login.service, std::to_string(login.generation),
+                     std::string(login.access.view()), std::string(login.refresh.view())}) {
     auto framed = wire::length_prefixed(field);
     wipe(field);
     // Room for everything at first: a string that grows leaves copies.

@@ -5,9 +5,10 @@
 #include <sys/un.h>
 
 #include <boost/asio/detached.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstring>
+
+#include "sandbox/daemon_log.h"
 
 namespace sbx::sandbox {
 namespace asio = boost::asio;
@@ -20,6 +21,9 @@ constexpr auto kLongestPause = 5'000ms;
 constexpr std::size_t kLongestLine = 16U << 10U;
 constexpr std::size_t kLoginPiece = 4096;
 constexpr auto kBetweenLogins = 1s;
+// Until a login is given to a store again that would not take it.
+constexpr auto kFirstKeepPause = 1'000ms;
+constexpr auto kLongestKeepPause = 60'000ms;
 constexpr std::size_t kLongestId = 48;             // of a LogEntry
 constexpr auto kRenewal = std::chrono::hours(12);  // of the certificate in the configuration
 
@@ -98,6 +102,7 @@ Awaitable<void> GatewayLink::run() {
       session_ = wire::Http2Session::client(asio::posix::stream_descriptor(executor_, fd->release()));
       const auto session = session_;
       logins_seen_ = 0;
+      unkept_login_.clear();  // the gateway at the other end tells what it has
       asio::co_spawn(executor_, run_session(session), asio::detached);
       const auto pushed = co_await push(session);
       if (pushed) {
@@ -196,13 +201,42 @@ Awaitable<void> GatewayLink::read_logins(std::shared_ptr<wire::Http2Session> ses
       frames.commit(*size);
       continue;
     }
-    const auto number = (*update)->number;
-    auto kept = co_await keep_login_(std::move(**update));
-    if (kept && session == session_) logins_seen_ = std::max(logins_seen_, number);
+    auto login = std::make_shared<const secret::LoginUpdate>(std::move(**update));
+    co_await keep(session, std::move(login));
     // Each is written to the store: a gateway must not keep that busy.
     boost::system::error_code ignored;
     pause.expires_after(kBetweenLogins);
     co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  }
+}
+
+// The next is not read before this one is kept: what the gateway is told to be kept, all of it is.
+Awaitable<void> GatewayLink::keep(std::shared_ptr<wire::Http2Session> session,
+                                  std::shared_ptr<const secret::LoginUpdate> login) {
+  asio::steady_timer pause(executor_);
+  for (auto again = kFirstKeepPause; !stopped_ && session == session_;
+       again = std::min<std::chrono::milliseconds>(again * 2, kLongestKeepPause)) {
+    const auto kept = co_await keep_login_(login);
+    if (session != session_) co_return;
+    if (kept || kept.error().code == ErrorCode::kNotFound) {
+      tell_unkept("");
+      if (kept) logins_seen_ = std::max(logins_seen_, login->number);
+      co_return;
+    }
+    tell_unkept(login->service + ": " + kept.error().describe());
+    boost::system::error_code ignored;
+    pause.expires_after(again);
+    co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  }
+}
+
+void GatewayLink::tell_unkept(const std::string& what) {
+  if (what == unkept_login_) return;
+  unkept_login_ = what;
+  if (!what.empty()) {
+    log_line({{"message", "a login is in its gateway only, since it cannot be stored"},
+              {"gateway", socket_.native()},
+              {"error", what}});
   }
 }
 
@@ -217,15 +251,24 @@ Awaitable<void> GatewayLink::renew() {
 }
 
 Awaitable<Result<void>> GatewayLink::refresh(std::chrono::milliseconds patience) {
-  using namespace asio::experimental::awaitable_operators;
-  const auto self = shared_from_this();
   const auto session = session_;
   if (!session || !session->alive()) co_return fail(ErrorCode::kUnavailable, "the gateway is not there");
-  asio::steady_timer timer(executor_, patience);
+  // Goes on when nobody waits for it any more: a slow gateway must not live on with what was taken from it.
+  struct Telling {
+    asio::steady_timer patience;
+    std::optional<Result<void>> taken;
+  };
+  const auto telling = std::make_shared<Telling>(asio::steady_timer(executor_, patience));
+  const auto tell = [](std::shared_ptr<GatewayLink> self, std::shared_ptr<wire::Http2Session> to,
+                       std::shared_ptr<Telling> result) -> Awaitable<void> {
+    result->taken = co_await self->push(std::move(to));
+    result->patience.cancel();
+  };
+  asio::co_spawn(executor_, tell(shared_from_this(), session, telling), asio::detached);
   boost::system::error_code ignored;
-  auto first = co_await (push(session) || timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored)));
-  if (first.index() == 1) co_return fail(ErrorCode::kTimeout, "the gateway did not take its configuration in time");
-  co_return std::get<0>(std::move(first));
+  if (!telling->taken) co_await telling->patience.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  if (!telling->taken) co_return fail(ErrorCode::kTimeout, "the gateway did not take its configuration in time");
+  co_return std::move(*telling->taken);
 }
 
 }  // namespace sbx::sandbox

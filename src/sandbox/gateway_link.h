@@ -26,8 +26,9 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
   // A GatewayConfig as text; called for each gateway and after each refresh(). The text is wiped once it is sent.
   using Configuration = std::function<Awaitable<Result<std::string>>()>;
   using Record = std::function<Result<void>(const nlohmann::json& entry)>;
-  // Tokens of a login in the sandbox. An Error: they could not be kept.
-  using KeepLogin = std::function<Awaitable<Result<void>>(secret::LoginUpdate login)>;
+  // Tokens of a login in the sandbox. kNotFound: it is none that could be kept. Any other Error: it could not be kept
+  // now. It stays the gateway's, and is given here again, until it is.
+  using KeepLogin = std::function<Awaitable<Result<void>>(std::shared_ptr<const secret::LoginUpdate> login)>;
 
   GatewayLink(boost::asio::any_io_executor executor, std::filesystem::path socket, Configuration configuration,
               Record record, KeepLogin keep_login);
@@ -39,12 +40,16 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
   Awaitable<Result<void>> refresh(std::chrono::milliseconds patience);
   // For people: "starting", "configured", "gone" or "failed: ..."
   const std::string& state() const { return state_; }
+  // For people: the login that only the gateway has, since it could not be kept, and why. Empty: none.
+  const std::string& unkept_login() const { return unkept_login_; }
 
  private:
   Awaitable<void> run();
   Awaitable<Result<void>> push(std::shared_ptr<wire::Http2Session> session);
   Awaitable<void> read_log(std::shared_ptr<wire::Http2Session> session);
   Awaitable<void> read_logins(std::shared_ptr<wire::Http2Session> session);
+  Awaitable<void> keep(std::shared_ptr<wire::Http2Session> session, std::shared_ptr<const secret::LoginUpdate> login);
+  void tell_unkept(const std::string& what);
   Awaitable<void> renew();
 
   boost::asio::any_io_executor executor_;
@@ -59,6 +64,7 @@ class GatewayLink : public std::enable_shared_from_this<GatewayLink> {
   boost::asio::steady_timer renewal_;
   bool stopped_ = false;
   std::string state_ = "starting";
+  std::string unkept_login_;
 };
 
 // Connects to a unix socket; non-blocking. kUnavailable if nobody answers there.

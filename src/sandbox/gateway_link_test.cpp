@@ -36,6 +36,7 @@ class FakeGateway {
   std::string log = "{\"host\":\"a.example\"}\nnot json\n[1]\n{\"host\":\"b.example\"}\n";
   int status = 200;
   std::string logins;
+  bool slow = false;  // it does not take what it is told, until this is false again
   std::vector<std::string> seen, told;
   std::shared_ptr<wire::Http2Session> session;
 
@@ -44,6 +45,11 @@ class FakeGateway {
     if (stream->request().path == "/config") {
       for (const auto& [name, value] : stream->request().headers) {
         if (name == "sbx-logins-seen") seen.push_back(value);
+      }
+      asio::steady_timer pause(acceptor_.get_executor());
+      while (slow) {
+        pause.expires_after(10ms);
+        co_await pause.async_wait(asio::use_awaitable);
       }
       auto body = co_await wire::read_body(*stream, 1U << 20U);
       configurations.push_back(body.value_or("(none)"));
@@ -69,7 +75,7 @@ class GatewayLinkTest : public testing::Test {
         loop_.get_executor(), folder_.path() / "gateway.sock",
         [this]() -> Awaitable<Result<std::string>> { co_return "config " + std::to_string(++configured_); },
         [this](const nlohmann::json& entry) { return record(entry.value("host", "")); },
-        [this](secret::LoginUpdate login) { return keep(std::move(login)); });
+        [this](std::shared_ptr<const secret::LoginUpdate> login) { return keep(std::move(login)); });
     link_->start();
   }
   void TearDown() override {
@@ -92,10 +98,21 @@ class GatewayLinkTest : public testing::Test {
     return {};
   }
 
-  Awaitable<Result<void>> keep(secret::LoginUpdate login) {
-    kept_.push_back(login.service + " " + std::string(login.tokens.access.reveal()));
-    if (login.service == "unknown") co_return fail(ErrorCode::kInvalid, "there is no such service");
+  Awaitable<Result<void>> keep(std::shared_ptr<const secret::LoginUpdate> login) {
+    kept_.push_back(login->service + " " + std::string(login->tokens.access.reveal()));
+    if (login->service == "unknown") co_return fail(ErrorCode::kNotFound, "there is no such service");
+    if (locked_) co_return fail(ErrorCode::kUnavailable, "the keyring is locked");
     co_return Result<void>{};
+  }
+  bool refresh(std::chrono::milliseconds patience = 60s) {
+    std::optional<Result<void>> taken;
+    asio::co_spawn(
+        loop_, [&]() -> Awaitable<void> { taken = co_await link_->refresh(patience); }, asio::detached);
+    return until([&] { return taken.has_value(); }) && taken->has_value();
+  }
+  static std::string login(const std::string& number, const std::string& service) {
+    const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
+    return field(field(number) + field(service) + field("0") + field("token") + field("refresh"));
   }
 
   asio::io_context loop_{1};
@@ -104,6 +121,7 @@ class GatewayLinkTest : public testing::Test {
   int configured_ = 0;
   std::vector<std::string> recorded_, kept_;
   std::string unrecordable_;
+  bool locked_ = false;
   std::shared_ptr<GatewayLink> link_;
 };
 
@@ -129,12 +147,19 @@ TEST_F(GatewayLinkTest, AGatewayThatComesLateOrReplacesAnotherIsToldToo) {
 TEST_F(GatewayLinkTest, AChangeIsToldAtOnce) {
   asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
   ASSERT_TRUE(until([&] { return recorded_.size() == 2; }));
-  std::optional<Result<void>> taken;
-  asio::co_spawn(
-      loop_, [&]() -> Awaitable<void> { taken = co_await link_->refresh(60s); }, asio::detached);
-  ASSERT_TRUE(until([&] { return taken.has_value(); }));
-  EXPECT_TRUE(*taken);
+  EXPECT_TRUE(refresh());
   EXPECT_EQ(gateway_.configurations.back(), "config 2");
+}
+
+TEST_F(GatewayLinkTest, AChangeReachesAGatewayThatTakesLongerThanAnyoneWaits) {
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  ASSERT_TRUE(until([&] { return recorded_.size() == 2; }));
+  gateway_.slow = true;
+  EXPECT_FALSE(refresh(50ms));
+  gateway_.slow = false;
+  EXPECT_TRUE(until([&] { return gateway_.configurations.back() == "config 2"; }));
+  EXPECT_TRUE(refresh()) << "and the next one";
+  EXPECT_EQ(gateway_.configurations.back(), "config 3");
 }
 
 TEST_F(GatewayLinkTest, ASignaturesLineIsAcknowledgedOnceItIsRecorded) {
@@ -160,17 +185,27 @@ TEST_F(GatewayLinkTest, ASignatureWhoseLineCannotBeRecordedIsNotAcknowledged) {
 }
 
 TEST_F(GatewayLinkTest, ALoginIsKeptAndTheGatewayLearnsThatItIs) {
-  const auto field = [](const std::string& text) { return wire::length_prefixed(text); };
-  for (const auto& [number, service] : {std::pair("3", "box"), std::pair("4", "unknown")})
-    gateway_.logins += field(field(number) + field(service) + field("token") + field("refresh"));
+  gateway_.logins = login("3", "box") + login("4", "unknown");
   asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
   EXPECT_TRUE(until([&] { return kept_.size() == 2; }));
   EXPECT_EQ(kept_[0], "box token");
-  std::optional<Result<void>> taken;
-  asio::co_spawn(
-      loop_, [&]() -> Awaitable<void> { taken = co_await link_->refresh(10s); }, asio::detached);
-  ASSERT_TRUE(until([&] { return taken.has_value(); }));
+  ASSERT_TRUE(refresh());
   EXPECT_EQ(gateway_.seen, (std::vector<std::string>{"0", "3"})) << "what could not be kept stays the gateway's";
+}
+
+TEST_F(GatewayLinkTest, ALoginThatCannotBeStoredIsToldAndKeptAsSoonAsItCanBe) {
+  locked_ = true;
+  gateway_.logins = login("1", "box") + login("2", "other");
+  asio::co_spawn(loop_, gateway_.serve_one(), asio::detached);
+  ASSERT_TRUE(until([&] { return kept_.size() == 2; }));
+  EXPECT_EQ(kept_, (std::vector<std::string>{"box token", "box token"})) << "it is tried again, before the next";
+  EXPECT_NE(link_->unkept_login().find("box: the keyring is locked"), std::string::npos) << link_->unkept_login();
+  ASSERT_TRUE(refresh());
+  EXPECT_EQ(gateway_.seen.back(), "0") << "the gateway must not take it for kept";
+  locked_ = false;
+  ASSERT_TRUE(until([&] { return kept_.back() == "other token"; }));
+  EXPECT_EQ(link_->unkept_login(), "");
+  ASSERT_TRUE(until([&] { return refresh() && gateway_.seen.back() == "2"; }));
 }
 
 TEST_F(GatewayLinkTest, ARefusalIsShown) {

@@ -80,11 +80,13 @@ class Lifecycle {
   Result<std::vector<store::Sandbox>> list();
   // The keeper's own view; null when the sandbox does not run.
   Awaitable<nlohmann::json> status(std::string name);
-  // Of the gateway of a running sandbox: how it is (GatewayLink::state()), and the credentials that could not be
-  // fetched for it, for people. nullopt when the sandbox does not run.
+  // Of the gateway of a running sandbox: how it is (GatewayLink::state()), the credentials that could not be fetched
+  // for it, and the login that could not be stored (GatewayLink::unkept_login()), for people. nullopt when the sandbox
+  // does not run.
   struct GatewayView {
     std::string state;
     std::vector<std::string> withheld;
+    std::string unkept_login;
   };
   std::optional<GatewayView> gateway(const std::string& id) const;
 

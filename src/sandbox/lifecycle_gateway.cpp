@@ -59,7 +59,8 @@ Awaitable<Result<std::string>> Lifecycle::gateway_configuration(std::string id) 
 std::optional<Lifecycle::GatewayView> Lifecycle::gateway(const std::string& id) const {
   const auto live = live_.find(id);
   if (live == live_.end() || !live->second->gateway) return std::nullopt;
-  return GatewayView{live->second->gateway->state(), live->second->withheld};
+  const auto& link = *live->second->gateway;
+  return GatewayView{link.state(), live->second->withheld, link.unkept_login()};
 }
 
 std::shared_ptr<GatewayLink> Lifecycle::link_gateway(const store::Sandbox& row) {
@@ -68,7 +69,9 @@ std::shared_ptr<GatewayLink> Lifecycle::link_gateway(const store::Sandbox& row) 
   auto link = std::make_shared<GatewayLink>(
       loop_.get_executor(), paths_.runtime(id) / "gateway.sock", [this, id] { return gateway_configuration(id); },
       [this, id, name](const nlohmann::json& entry) { return policy_log_.record(id, name, entry); },
-      [this, id](secret::LoginUpdate login) { return secrets_.keep_login(id, std::move(login)); });
+      [this, id](std::shared_ptr<const secret::LoginUpdate> login) {
+        return secrets_.keep_login(id, std::move(login));
+      });
   link->start();
   return link;
 }

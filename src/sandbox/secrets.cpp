@@ -39,10 +39,8 @@ Awaitable<Result<std::vector<std::string>>> Secrets::environment(std::string san
   co_return co_await run_blocking(thread_, std::move(work));
 }
 
-Awaitable<Result<void>> Secrets::keep_login(std::string sandbox_id, secret::LoginUpdate login) {
-  auto work = [this, sandbox_id, login = std::move(login)] {
-    return book_.keep_login(sandbox_id, login.service, login.tokens);
-  };
+Awaitable<Result<void>> Secrets::keep_login(std::string sandbox_id, std::shared_ptr<const secret::LoginUpdate> login) {
+  auto work = [this, sandbox_id, login] { return book_.keep_login(sandbox_id, *login); };
   co_return co_await run_blocking(thread_, std::move(work));
 }
 
@@ -65,13 +63,7 @@ Awaitable<Result<std::vector<secret::Summary>>> Secrets::remove(Book::Filter fil
 }
 
 Awaitable<Result<void>> Secrets::forget_sandbox(std::string sandbox_id) {
-  Book::Filter filter;
-  filter.scope = std::move(sandbox_id);
-  auto work = [this, filter]() -> Result<void> {
-    if (!book_.in_use()) return {};
-    SBX_TRY(book_.remove(filter), "removing the sandbox's secrets");
-    return {};
-  };
+  auto work = [this, sandbox_id] { return book_.forget_sandbox(sandbox_id); };
   co_return co_await run_blocking(thread_, std::move(work));
 }
 

@@ -23,8 +23,8 @@ class Secrets {
   // For its guest: "K=V", sentinels and placeholders only.
   Awaitable<Result<std::vector<std::string>>> environment(std::string sandbox_id);
 
-  // What a sandbox's gateway tells of a login that was made there.
-  Awaitable<Result<void>> keep_login(std::string sandbox_id, secret::LoginUpdate login);
+  // What a sandbox's gateway tells of a login that was made there; errors as of Book::keep_login().
+  Awaitable<Result<void>> keep_login(std::string sandbox_id, std::shared_ptr<const secret::LoginUpdate> login);
   Awaitable<Result<secret::Summary>> set(secret::Record record, secret::Book::SetOptions options,
                                          std::string scope_name);
   Awaitable<Result<std::vector<secret::Summary>>> list(secret::Book::Filter filter);

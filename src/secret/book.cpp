@@ -138,14 +138,17 @@ Result<Summary> Book::set(Record record, SetOptions options, const std::string& 
   return summary;
 }
 
-Result<void> Book::keep_login(const std::string& sandbox_id, const std::string& service, const Tokens& tokens) {
-  if (find_oauth_flow(service) == nullptr) return fail(ErrorCode::kInvalid, "there is no login for that service");
+Result<void> Book::keep_login(const std::string& sandbox_id, const LoginUpdate& login) {
+  if (find_oauth_flow(login.service) == nullptr) {
+    return fail(ErrorCode::kNotFound, "there is no login for that service");
+  }
+  if (login.generation != SBX_TRY(generations_.of(sandbox_id, login.service), "keeping a login")) return {};
   SBX_CHECK(load(), "keeping a login");
   Record record;
   record.kind = Kind::kLogin;
   record.scope = sandbox_id;
-  record.name = service;
-  record.value = SBX_TRY(pack_tokens(tokens), "keeping a login");
+  record.name = login.service;
+  record.value = SBX_TRY(pack_tokens(login.tokens), "keeping a login");
   const auto known = std::ranges::find(records_, record.key(), &Record::key);
   if (known != records_.end() && known->value == record.value) return {};
   SBX_TRY(set(std::move(record), {.replace = true}, "the sandbox"), "keeping a login");
@@ -171,6 +174,8 @@ Result<std::vector<Summary>> Book::remove(const Filter& filter) {
     const auto at = std::ranges::find_if(records_, [&](const Record& r) {
       return r.kind == summary.kind && r.scope == summary.scope && r.name == summary.name;
     });
+    // First: what a gateway sends of this login from now on is taken no more.
+    if (at->kind == Kind::kLogin) SBX_CHECK(generations_.advance(at->scope, at->name), "removing a login");
     Record record = std::move(*at);
     records_.erase(at);
     if (auto saved = save(record.key()); !saved) {
@@ -183,17 +188,27 @@ Result<std::vector<Summary>> Book::remove(const Filter& filter) {
   return removed;
 }
 
+Result<void> Book::forget_sandbox(const std::string& sandbox_id) {
+  if (in_use()) SBX_TRY(remove({.scope = sandbox_id}), "removing the sandbox's secrets");
+  return generations_.forget_sandbox(sandbox_id);
+}
+
 Result<std::size_t> Book::destroy() {
-  if (!in_use()) return 0U;
+  if (!in_use()) {
+    SBX_CHECK(generations_.forget_all(), "removing every secret");
+    return 0U;
+  }
   if (auto loaded = load(); !loaded) {
     if (vault_ && vault_->kind() != "file") return std::unexpected(loaded.error());
     std::error_code error;
     std::filesystem::remove(FileVault::file_of(folders_), error);
     if (error) return fail(ErrorCode::kInternal, "removing the secrets' file: " + error.message());
     SBX_CHECK(forget_vault(folders_), "removing secrets");
+    SBX_CHECK(generations_.forget_all(), "removing secrets");
     return 0U;
   }
   const std::size_t count = SBX_TRY(remove({}), "removing every secret").size();
+  SBX_CHECK(generations_.forget_all(), "removing every secret");
   return count;
 }
 
@@ -240,7 +255,9 @@ Result<Credentials> Book::credentials(const std::string& sandbox_id) {
       if (login->name == flow.service)
         tokens = SBX_TRY(unpack_tokens(login->value.reveal()), "reading the login to " + login->name);
     }
-    SBX_CHECK(writer.add_oauth(flow, tokens ? &*tokens : nullptr), "writing the credentials of a sandbox");
+    const auto generation =
+        SBX_TRY(generations_.of(sandbox_id, std::string(flow.service)), "writing the credentials of a sandbox");
+    SBX_CHECK(writer.add_oauth(flow, generation, tokens ? &*tokens : nullptr), "writing the credentials of a sandbox");
   }
   result.json = SBX_TRY(writer.finish(), "writing the credentials of a sandbox");
   return result;

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "secret/login.h"
+#include "secret/login_generations.h"
 #include "secret/record.h"
 #include "secret/vault.h"
 
@@ -34,9 +35,11 @@ struct Summary {
 class Book {
  public:
   // Opens nothing yet: the vault is read when it is first needed. `preferred` as for open_vault().
-  Book(VaultFolders folders, std::string preferred) : folders_(std::move(folders)), preferred_(std::move(preferred)) {}
+  Book(VaultFolders folders, std::string preferred)
+      : folders_(std::move(folders)), preferred_(std::move(preferred)), generations_(generations_file(folders_)) {}
   // With a vault that is already there.
-  Book(VaultFolders folders, std::unique_ptr<Vault> vault) : folders_(std::move(folders)), vault_(std::move(vault)) {}
+  Book(VaultFolders folders, std::unique_ptr<Vault> vault)
+      : folders_(std::move(folders)), vault_(std::move(vault)), generations_(generations_file(folders_)) {}
 
   struct SetOptions {
     bool replace = false;     // an existing one; else kConflict
@@ -46,9 +49,9 @@ class Book {
   // The record's scope is "global", "host-only" or a sandbox's id; `scope_name` is that for people.
   Result<Summary> set(Record record, SetOptions options, const std::string& scope_name);
 
-  // The tokens of a login that was made in that sandbox, in place of those from before. kInvalid for a service that no
-  // sandbox can be logged in to.
-  Result<void> keep_login(const std::string& sandbox_id, const std::string& service, const Tokens& tokens);
+  // The tokens of a login that was made in that sandbox, in place of those from before. Those of a login that has been
+  // removed since are dropped, which is no error. kNotFound for a service that no sandbox can be logged in to.
+  Result<void> keep_login(const std::string& sandbox_id, const LoginUpdate& login);
 
   // Which records; empty members match everything. Logins are matched with the services that they are for.
   struct Filter {
@@ -60,6 +63,8 @@ class Book {
   // In order of kind, scope and name.
   Result<std::vector<Summary>> list(const Filter& filter);
   Result<std::vector<Summary>> remove(const Filter& filter);
+  // All that is that sandbox's own, which is gone. Where no secret is stored, the vault is not opened.
+  Result<void> forget_sandbox(const std::string& sandbox_id);
 
   // Removes everything; a file that cannot be read any more too. How many secrets there were.
   Result<std::size_t> destroy();
@@ -81,6 +86,7 @@ class Book {
   Result<Store> store();
 
  private:
+  static std::filesystem::path generations_file(const VaultFolders& folders) { return folders.home / "secrets.logins"; }
   Result<void> load();
   Result<void> save(const std::string& key);
   std::vector<Record*> effective_all(Kind kind, const std::string& sandbox_id);
@@ -89,6 +95,7 @@ class Book {
   VaultFolders folders_;
   std::string preferred_;
   std::unique_ptr<Vault> vault_;
+  LoginGenerations generations_;
   bool loaded_ = false;
   std::vector<Record> records_;
 };

@@ -53,6 +53,20 @@ class BookTest : public testing::Test {
     return std::ranges::find(environment, entry) != environment.end();
   }
 
+  // What a gateway tells of a login.
+  static LoginUpdate told(const std::string& access, std::uint64_t generation = 0,
+                          const std::string& service = "anthropic") {
+    LoginUpdate update;
+    update.service = service;
+    update.generation = generation;
+    update.tokens.access = LockedString::copy_of(access).value();
+    update.tokens.refresh = LockedString::copy_of("refresh-token").value();
+    return update;
+  }
+  static json login(const json& all) {
+    return *std::ranges::find_if(all, [](const json& c) { return c["kind"] == "oauth"; });
+  }
+
   TemporaryFolder top = TemporaryFolder::make("sbx-book").value();
   VaultFolders folders{top.path() / "home", top.path() / "config"};
   Book book{folders, "file"};
@@ -97,19 +111,10 @@ TEST_F(BookTest, PrefersAnApiKeyToALogin) {
 }
 
 TEST_F(BookTest, KeepsALoginForItsSandboxAloneUntilItIsRemoved) {
-  const auto tokens = [](const std::string& access) {
-    Tokens made;
-    made.access = LockedString::copy_of(access).value();
-    made.refresh = LockedString::copy_of("refresh-token").value();
-    return made;
-  };
-  const auto login = [](const json& all) {
-    return *std::ranges::find_if(all, [](const json& c) { return c["kind"] == "oauth"; });
-  };
   EXPECT_FALSE(login(credentials()).contains("access"));
-  ASSERT_TRUE(book.keep_login("box", "anthropic", tokens("first-token")));
-  ASSERT_TRUE(book.keep_login("box", "anthropic", tokens("access-token")));
-  EXPECT_EQ(book.keep_login("box", "no-such-service", tokens("x")).error().code, ErrorCode::kInvalid);
+  ASSERT_TRUE(book.keep_login("box", told("first-token")));
+  ASSERT_TRUE(book.keep_login("box", told("access-token")));
+  EXPECT_EQ(book.keep_login("box", told("x", 0, "no-such-service")).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(login(credentials())["access"], "access-token");
   EXPECT_EQ(login(credentials())["refresh"], "refresh-token");
   EXPECT_FALSE(login(credentials("other")).contains("access"));
@@ -126,6 +131,35 @@ TEST_F(BookTest, KeepsALoginForItsSandboxAloneUntilItIsRemoved) {
   }
   ASSERT_TRUE(book.remove({.scope = "box"}));
   EXPECT_FALSE(login(credentials()).contains("access"));
+}
+
+// A gateway that has not been told of the removal yet sends what it has.
+TEST_F(BookTest, ALoginThatWasRemovedDoesNotComeBack) {
+  ASSERT_TRUE(book.keep_login("box", told("first-token")));
+  EXPECT_EQ(login(credentials())["generation"], 0);
+  ASSERT_TRUE(book.remove({.kind = Kind::kService, .scope = "box", .name = "anthropic"}));
+  ASSERT_TRUE(book.keep_login("box", told("late-token"))) << "nothing that a gateway could do better";
+  EXPECT_FALSE(login(credentials()).contains("access"));
+  EXPECT_EQ(login(credentials())["generation"], 1);
+  EXPECT_EQ(login(credentials("other"))["generation"], 0);
+  {
+    Book next(folders, "");
+    ASSERT_TRUE(next.keep_login("box", told("late-token")));
+    EXPECT_FALSE(login(json::parse(next.credentials("box")->json.reveal())).contains("access"))
+        << "nor after the daemon was started anew";
+  }
+  ASSERT_TRUE(book.keep_login("box", told("next-token", 1))) << "a new login is one";
+  EXPECT_EQ(login(credentials())["access"], "next-token");
+  ASSERT_TRUE(book.forget_sandbox("box"));
+  EXPECT_EQ(login(credentials())["generation"], 0);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folders.home), {}), 0) << "nothing is left behind";
+}
+
+TEST_F(BookTest, ALoginIsNotRemovedWhereThatCannotBeNoted) {
+  ASSERT_TRUE(book.keep_login("box", told("first-token")));
+  std::filesystem::create_directory(folders.home / "secrets.logins");
+  EXPECT_FALSE(book.remove({.scope = "box"})) << "it would come back";
+  EXPECT_EQ(login(credentials("box"))["access"], "first-token");
 }
 
 TEST_F(BookTest, HandsOutPlaceholdersByTheNameOfTheirVariable) {

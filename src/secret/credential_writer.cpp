@@ -80,12 +80,13 @@ Result<void> CredentialWriter::add_registry(const Record& record) {
   return text_.append("}");
 }
 
-Result<void> CredentialWriter::add_oauth(const OAuthFlow& flow, const Tokens* tokens) {
+Result<void> CredentialWriter::add_oauth(const OAuthFlow& flow, std::uint64_t generation, const Tokens* tokens) {
   json object = {{"kind", "oauth"},
                  {"service", flow.service},
                  {"domains", texts(flow.domains)},
                  {"access_sentinel", flow.access_sentinel},
                  {"refresh_sentinel", flow.refresh_sentinel},
+                 {"generation", generation},
                  {"token_endpoints", json::array()}};
   for (const auto& endpoint : flow.endpoints)
     object["token_endpoints"].push_back({{"host", endpoint.host}, {"path", endpoint.path}});

@@ -13,8 +13,9 @@ class CredentialWriter {
   Result<void> add_service(const Service& service, const LockedString& value);
   Result<void> add_custom(const Record& record);
   Result<void> add_registry(const Record& record);
-  // `tokens`: of a login made before; nullptr without.
-  Result<void> add_oauth(const OAuthFlow& flow, const Tokens* tokens);
+  // `generation`: of the sandbox's logins there (login_generations.h). `tokens`: of a login made before; nullptr
+  // without.
+  Result<void> add_oauth(const OAuthFlow& flow, std::uint64_t generation, const Tokens* tokens);
   // The array.
   Result<LockedString> finish();
 

@@ -42,15 +42,22 @@ Result<LockedString> take_token(std::string_view& bytes) {
   return LockedString::copy_of(field);
 }
 
+Result<std::uint64_t> take_number(std::string_view& bytes) {
+  const auto digits = SBX_TRY(take_field(bytes), "reading a number");
+  std::uint64_t number = 0;
+  const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  if (read.ec != std::errc() || read.ptr != digits.data() + digits.size())
+    return fail(ErrorCode::kInvalid, "a number is none");
+  return number;
+}
+
 Result<LoginUpdate> read_update(std::string_view bytes) {
   LoginUpdate update;
-  const auto number = SBX_TRY(take_field(bytes), "reading its number");
-  const auto read = std::from_chars(number.data(), number.data() + number.size(), update.number);
-  if (read.ec != std::errc() || read.ptr != number.data() + number.size())
-    return fail(ErrorCode::kInvalid, "its number is none");
+  update.number = SBX_TRY(take_number(bytes), "reading its number");
   const auto service = SBX_TRY(take_field(bytes), "reading its service");
   if (service.size() > kLongestService) return fail(ErrorCode::kInvalid, "its service has a name that is too long");
   update.service = service;
+  update.generation = SBX_TRY(take_number(bytes), "reading its generation");
   update.tokens = SBX_TRY(unpack_tokens(bytes), "reading its tokens");
   return update;
 }

@@ -24,6 +24,7 @@ Result<Tokens> unpack_tokens(std::string_view bytes);
 struct LoginUpdate {
   std::uint64_t number = 0;  // of the changes that this gateway has seen
   std::string service;
+  std::uint64_t generation = 0;  // that the gateway was told for this service (login_generations.h)
   Tokens tokens;
 };
 

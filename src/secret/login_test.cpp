@@ -11,8 +11,8 @@ namespace {
 
 std::string field(const std::string& text) { return wire::length_prefixed(text); }
 std::string update(const std::string& number, const std::string& service, const std::string& access,
-                   const std::string& refresh) {
-  return field(field(number) + field(service) + field(access) + field(refresh));
+                   const std::string& refresh, const std::string& generation = "7") {
+  return field(field(number) + field(service) + field(generation) + field(access) + field(refresh));
 }
 
 void feed(LoginFrames& frames, std::string_view bytes) {
@@ -31,11 +31,11 @@ TEST(LoginFrames, GivesUpdatesHoweverTheyAreCut) {
       feed(frames, std::string_view(bytes).substr(at, piece));
       for (auto next = frames.next(); next && *next; next = frames.next()) {
         const LoginUpdate& one = **next;
-        got.push_back(std::to_string(one.number) + one.service + std::string(one.tokens.access.reveal()) +
-                      std::string(one.tokens.refresh.reveal()));
+        got.push_back(std::to_string(one.number) + one.service + std::to_string(one.generation) +
+                      std::string(one.tokens.access.reveal()) + std::string(one.tokens.refresh.reveal()));
       }
     }
-    EXPECT_EQ(got, (std::vector<std::string>{"1boxar", "12otherr2"})) << piece;
+    EXPECT_EQ(got, (std::vector<std::string>{"1box7ar", "12other7r2"})) << piece;
   }
 }
 
@@ -45,8 +45,10 @@ TEST(LoginFrames, RefusesWhatIsNone) {
        {std::string("\xff\xff\xff\xff"), update("", "box", "a", "r"), update("1x", "box", "a", "r"),
         update("-1", "box", "a", "r"), update("1", std::string(65, 'b'), "a", "r"), update("1", "box", "", ""),
         update("1", "box", "a b", "r"), update("1", "box", "a\r\nx: y", "r"), update("1", "box", "a", "\x80"),
-        update("1", "box", long_token, "r"), field(field("1") + field("box") + field("a")),
-        field(field("1") + field("box") + field("a") + field("r") + "x"), field("\xff\xff\xff\xff"), field("")}) {
+        update("1", "box", long_token, "r"), update("1", "box", "a", "r", ""), update("1", "box", "a", "r", "x"),
+        field(field("1") + field("box") + field("0") + field("a")),
+        field(field("1") + field("box") + field("0") + field("a") + field("r") + "x"), field("\xff\xff\xff\xff"),
+        field("")}) {
     LoginFrames frames;
     feed(frames, bytes);
     const auto next = frames.next();
