@@ -78,6 +78,20 @@ TEST(Network, WhatPolicyDeniesHasOneFace) {
       EXPECT_TRUE(holds(denied.out, "sbx policy allow network denied.invalid:")) << denied.out;
     }
   }
+  // Its name leads somewhere, and back; nothing else is told of it.
+  const auto named = sandbox.shell(
+      "python3 - <<'END'\n"
+      "import socket, struct\n"
+      "address = socket.gethostbyname('denied.invalid')\n"
+      "print(address[:7], socket.gethostbyaddr(address)[0])\n"
+      "server = [l.split()[1] for l in open('/etc/resolv.conf') if l.startswith('nameserver')][0]\n"
+      "for kind in (16, 15, 28):\n"
+      "  s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(50)\n"
+      "  s.sendto(struct.pack('>6H', 7, 256, 1, 0, 0, 0) + b'\\6denied\\7invalid\\0' + struct.pack('>2H', kind, 1), "
+      "(server, 53))\n"
+      "  answer = s.recv(4096); print(kind, answer[3] & 15, answer[7])\n"
+      "END\n");
+  EXPECT_EQ(named.out, "198.18. denied.invalid\n16 5 0\n15 5 0\n28 0 0\n") << named.err;
   const auto raw = sandbox.shell("exec 3<>/dev/tcp/denied.invalid/22 && head -c 1 <&3");
   EXPECT_EQ(raw.out, "");
   EXPECT_TRUE(holds(raw.err, "reset by peer") || holds(raw.err, "refused")) << raw.err;
@@ -88,19 +102,25 @@ TEST(Network, NothingButTcpLeavesAndThatIsSaidAtOnce) {
   const auto refused = sandbox.root(
       "ip -6 route show default; ip -o link | cut -d' ' -f2 | grep -vE '^(lo|sbx0|dummy0|docker0|br-|veth)';"
       "timeout 120 python3 - <<'END'\n"
-      "import socket\n"
+      "import socket, struct\n"
       "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.7', 53)); s.settimeout(50)\n"
       "try:\n"
       "  s.send(b'x'); s.recv(1); print('udp answered')\n"
       "except TimeoutError: print('udp is silent')\n"
       "except OSError as e: print('udp refused')\n"
+      "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP); s.connect(('192.0.2.7', 0))\n"
+      "s.settimeout(50); s.setsockopt(socket.IPPROTO_IP, 11, 1)\n"  // IP_RECVERR: else raw sockets are told nothing
+      "try:\n"
+      "  s.send(struct.pack('>BBHHH', 8, 0, 0xf7ff, 0, 0)); s.recv(1); print('icmp answered')\n"
+      "except TimeoutError: print('icmp is silent')\n"
+      "except OSError as e: print('icmp refused')\n"
       "s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM); s.settimeout(50)\n"
       "try:\n"
       "  s.connect(('2001:db8::7', 80)); print('ipv6 connected')\n"
       "except TimeoutError: print('ipv6 is silent')\n"
       "except OSError as e: print('ipv6 refused')\n"
       "END\n");
-  EXPECT_EQ(refused.out, "udp refused\nipv6 refused\n") << refused.err;
+  EXPECT_EQ(refused.out, "udp refused\nicmp refused\nipv6 refused\n") << refused.err;
 }
 
 TEST(Network, AServiceOfTheHostIsReachedOnlyByItsRuleAndRulesActAtOnce) {
