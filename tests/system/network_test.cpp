@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "instance.h"
@@ -67,6 +68,42 @@ TEST(Network, PackagesOfNpmAndDebianAreInstalledThroughTheGateway) {
                                 again("apt-get install -y --no-install-recommends hello") + " && hello");
   EXPECT_EQ(apt.status, 0) << apt.out << apt.err;
   EXPECT_TRUE(holds(apt.out, "Hello, world!")) << apt.out << apt.err;
+}
+
+// With nothing said of the gateway: a container has no proxy set and no authorities of its own, and what `docker build`
+// runs is one. Its image holds four links; the programs are the sandbox's, since an image of them takes dockerd many
+// minutes under software emulation. The registry's host has a secret, so that its TLS is read.
+TEST(Network, PackagesOfNpmAndDebianAreInstalledInContainers) {
+  if (!full()) GTEST_SKIP() << "SBX_FULL=1 runs it: npm and apt in containers take minutes under software emulation";
+  const Sandbox sandbox;
+  auto registry = sandbox.shell("npm config get registry | sed -E 's#^https://([^/:]+).*#\\1#'").out;
+  ASSERT_TRUE(registry.ends_with('\n'));
+  registry.pop_back();
+  const auto set = sbx({"secret", "set-custom", "--sandbox", sandbox.name(), "--host", registry, "--env", "UNUSED"},
+                       "a-value-that-nobody-uses");
+  ASSERT_EQ(set.status, 0) << set.err;
+  const auto imported = sandbox.root("tar -C / -c bin sbin lib lib64 | docker import - base");
+  ASSERT_EQ(imported.status, 0) << imported.err;
+  std::string run = "docker run --rm --tmpfs /tmp:mode=1777,exec";
+  for (const char* part : {"/usr", "/etc/apt", "/etc/dpkg", "/etc/group", "/etc/nsswitch.conf", "/etc/passwd",
+                           "/var/cache", "/var/lib/apt", "/var/lib/dpkg"}) {
+    run += std::string(" -v ") + part + ":" + part;
+  }
+  run += " base /bin/sh -c ";
+  const auto npm = sandbox.root(run + "'cd /tmp && " + again("npm install is-number") + " && ls node_modules'");
+  EXPECT_EQ(npm.status, 0) << npm.out << npm.err;
+  EXPECT_TRUE(holds(npm.out, "is-number")) << npm.out << npm.err;
+  const auto apt = sandbox.root(run + "'" + again("apt-get update") + " && " +
+                                again("apt-get install -y --no-install-recommends hello") + " && hello'");
+  EXPECT_EQ(apt.status, 0) << apt.out << apt.err;
+  EXPECT_TRUE(holds(apt.out, "Hello, world!")) << apt.out << apt.err;
+  const auto log = sbx_json({"policy", "log", sandbox.name(), "--json"});
+  EXPECT_TRUE(std::ranges::any_of(log["allowed_hosts"],
+                                  [&](const nlohmann::json& entry) {
+                                    return entry["host"].get<std::string>().starts_with(registry) &&
+                                           entry["proxy_type"] == "forward";
+                                  }))
+      << "the registry's TLS was not read: " << log;
 }
 
 TEST(Network, WhatPolicyDeniesHasOneFace) {
