@@ -226,6 +226,7 @@ SBX_HANDLER(reset) {
   }
   const auto templates = daemon.lifecycle.artifacts().templates();
   for (const auto& entry : templates) {
+    co_await daemon.lifecycle.drop_spares(entry.id);
     SBX_CO_CHECK(daemon.lifecycle.artifacts().remove_template(entry.id), "removing a template");
   }
   const auto folder = daemon.lifecycle.paths().images();
@@ -291,6 +292,7 @@ SBX_HANDLER(list_templates) {
 SBX_HANDLER(remove_template) {
   (void)progress;
   const std::string id = request.params["id"];
+  co_await daemon.lifecycle.drop_spares(id);
   SBX_CO_TRY(const auto rows, daemon.lifecycle.list(), "listing the sandboxes");
   for (const auto& row : rows) {
     if (row.template_id == id)

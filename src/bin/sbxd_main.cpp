@@ -54,6 +54,7 @@ sbx::sandbox::Awaitable<void> start(sbx::api::Daemon& daemon, asio::local::strea
   const auto executor = listener.get_executor();
   asio::co_spawn(executor, sbx::api::serve(std::move(listener), daemon), asio::detached);
   asio::co_spawn(executor, daemon.lifecycle.watch_idle(), asio::detached);
+  asio::co_spawn(executor, daemon.lifecycle.keep_spares(), asio::detached);
   auto in_use = [&daemon] { return daemon.lifecycle.any_running(); };
   asio::co_spawn(executor, daemon.lifecycle.secrets().keep_fresh(std::move(in_use)), asio::detached);
   if (ready_fd >= 0) {

@@ -9,6 +9,7 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include "keeper/machine.h"
+#include "keeper/rehearsal.h"
 
 namespace sbx::keeper {
 
@@ -24,10 +25,18 @@ constexpr const char* kDiskFull =
     "the sandboxes (SBX_HOME, else ~/.local/share/sbx) and it goes on by itself";
 constexpr std::chrono::seconds kClockDeadline{5};
 constexpr std::chrono::hours kQuietDeadline{24};
+// What the guest does about the end of a rehearsal is done in this time.
+constexpr std::chrono::milliseconds kSettle{1000};
 
 // Outside coroutines: GCC 12 cannot keep the arrays behind braced initialisers across a co_await.
 // After another sbx-files took over.
 constexpr int kMountAttempts = 10;
+
+std::vector<Workspace> rehearsed_workspaces() {
+  std::vector<Workspace> list(1);
+  list.front().path = kRehearsedPath;
+  return list;
+}
 
 json quiesce_request() { return {{"grace_ms", 500}}; }
 StopMode stop_mode(const std::string& word) {
@@ -49,6 +58,7 @@ std::int64_t wall_clock_ns() {
 }
 
 constexpr std::chrono::seconds kMountDeadline{60};
+constexpr std::size_t kLongestAdoption = 4U << 20U;  // as the guest takes of an identity
 
 Result<std::vector<Workspace>> mounts_in(const json& request) {
   try {
@@ -80,32 +90,99 @@ Awaitable<void> Keeper::run(UniqueFd qmp, UniqueFd state) {
     io_.stop();
     co_return;
   }
-  state_ = State::kRunning;
+  if (spec_.spare)
+    state_ = State::kSpare;
+  else
+    begin_to_run();
   supervisor_.tell(Request::kReady);
   asio::co_spawn(io_, watch_machine(), asio::detached);
+  co_await accept();
+}
+
+void Keeper::begin_to_run() {
+  state_ = State::kRunning;
+  running_since_ = std::chrono::system_clock::now();
   asio::co_spawn(io_, watch_guest(), asio::detached);
   asio::co_spawn(io_, watch_disk(), asio::detached);
   asio::co_spawn(io_, park_when_idle(), asio::detached);
   asio::co_spawn(io_, watch_files_server(), asio::detached);
-  co_await accept();
 }
 
 Awaitable<Result<void>> Keeper::start(UniqueFd qmp, UniqueFd state) {
   SBX_CO_TRY(machine_, co_await start_machine(spec_, std::move(qmp), std::move(state), supervisor_),
              "starting the virtual machine");
   SBX_CO_CHECK(co_await supervisor_.ask(Request::kGuestRuns), "starting the servers of the guest's ports");
-  co_return co_await greet_guest(spec_.mode == LaunchMode::kBoot ? std::chrono::seconds(180)
-                                                                 : std::chrono::seconds(30));
+  const auto patience = std::chrono::seconds(spec_.mode == LaunchMode::kBoot ? 180 : 30);
+  if (spec_.spare) {
+    SBX_CO_CHECK(co_await guest_.connect(patience), "reaching the guest");
+    co_return co_await lay_by();
+  }
+  co_return co_await greet_guest(patience);
 }
 
 Awaitable<Result<void>> Keeper::greet_guest(std::chrono::milliseconds deadline) {
   SBX_CO_CHECK(co_await guest_.connect(deadline), "reaching the guest");
+  co_return co_await make_ready();
+}
+
+Awaitable<Result<void>> Keeper::make_ready() {
   json identity = spec_.identity;
   identity["time_ns"] = wall_clock_ns();
   SBX_CO_CHECK(co_await guest_.call("POST", "/identity", std::move(identity)), "giving the guest its identity");
   SBX_CO_CHECK(co_await mount_workspaces(), "mounting the workspaces");
   SBX_CO_CHECK(co_await guest_.call("POST", "/thaw", json::object()), "thawing the guest");
   co_return Result<void>{};
+}
+
+// A spare has gone through a start once, with an identity that is nobody's and an empty folder. Nothing of that is left
+// but what the guest did not have to do again, and its user's part is frozen as it is in a template. From then on its
+// CPUs stand still until it is somebody's.
+Awaitable<Result<void>> Keeper::lay_by() {
+  SBX_CO_CHECK(co_await rehearse_identity(guest_, "\n\n"), "rehearsing a start");
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kRehearseFiles), "rehearsing a start");
+  spec_.workspaces = rehearsed_workspaces();
+  SBX_CO_CHECK(co_await mount_workspaces(), "rehearsing a start");
+  SBX_CO_CHECK(co_await rehearse_command(guest_, ""), "rehearsing a start");
+  SBX_CO_CHECK(co_await guest_.call("POST", "/unmount", json::object()), "rehearsing a start");
+  SBX_CO_CHECK(co_await guest_.call("POST", "/freeze", json::object()), "rehearsing a start");
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kRehearsed), "rehearsing a start");
+  spec_.workspaces.clear();
+  files_.connect(UniqueFd());
+  files_connected_ = guest_has_files_ = false;
+  co_await pause_for(kSettle);
+  SBX_CO_CHECK(co_await machine_->pause(), "pausing the spare");
+  co_return Result<void>{};
+}
+
+Awaitable<Result<void>> Keeper::adopt(json request) {
+  auto list = mounts_in(request);
+  if (!list) co_return std::unexpected(std::move(list.error()));
+  spec_.workspaces = std::move(*list);
+  spec_.identity = request.value("identity", json::object());
+  SBX_CO_CHECK(co_await supervisor_.ask(Request::kAdopted), "adopting the spare");
+  SBX_CO_CHECK(co_await machine_->resume(), "letting the guest run");
+  co_return co_await make_ready();
+}
+
+// Half adopted it is of no use to anybody, and ends.
+Awaitable<void> Keeper::answer_adoption(std::shared_ptr<wire::Http2Stream> stream) {
+  auto body = co_await wire::read_body(*stream, kLongestAdoption);
+  json request = json::parse(body.value_or(""), nullptr, false);
+  if (state_ != State::kSpare) {
+    const Error error{ErrorCode::kConflict, "this is no spare", {}};
+    co_return co_await wire::send_error(*stream, error);
+  }
+  state_ = State::kStarting;
+  auto adopted = co_await adopt(std::move(request));
+  if (state_ != State::kStarting) adopted = fail(ErrorCode::kUnavailable, "the virtual machine has ended");
+  if (adopted) {
+    begin_to_run();
+    co_return co_await wire::send_json(*stream, 200, "{}");
+  }
+  state_ = State::kStopping;
+  co_await wire::send_error(*stream, adopted.error());
+  co_await pause_for(std::chrono::milliseconds(20));
+  leave(adopted.error().describe());
 }
 
 Awaitable<Result<void>> Keeper::mount_workspaces() {
@@ -274,14 +351,33 @@ Awaitable<void> Keeper::handle(std::shared_ptr<wire::Http2Stream> stream, std::w
     co_return co_await wire::send_json(*stream, 200, document.dump());
   }
   if (path == "/stop") co_return co_await stop(stream);
+  if (path == "/adopt") co_return co_await answer_adoption(stream);
   if (path == "/mount" || path == "/unmount") co_return co_await change_mounts(stream, path == "/mount");
   if (path == "/exec" && disk_full_ && stream->request().method == "POST") {
     const Error error{ErrorCode::kUnavailable, kDiskFull, {}};
     co_return co_await wire::send_error(*stream, error);
   }
+  if (state_ == State::kSpare) {
+    const Error error{ErrorCode::kConflict, "this is a spare, and nobody's yet", {}};
+    co_return co_await wire::send_error(*stream, error);
+  }
   if (path == "/exec" || path.starts_with("/exec/")) co_return co_await execs_.handle(stream, daemon);
   const Error error{ErrorCode::kNotFound, "no such route: " + path, {}};
   co_await wire::send_error(*stream, error);
+}
+
+const char* Keeper::state_word() const {
+  switch (state_) {
+    case State::kStarting:
+      return "starting";
+    case State::kSpare:
+      return "spare";
+    case State::kRunning:
+      return "running";
+    case State::kStopping:
+      break;
+  }
+  return "stopping";
 }
 
 Awaitable<json> Keeper::status() {
@@ -290,7 +386,7 @@ Awaitable<json> Keeper::status() {
   document["pid"] = spec_.supervisor_pid;
   document["qemu_pid"] = pid_or_null(supervisor_.qemu_pid());
   document["files_pid"] = pid_or_null(supervisor_.files_pid());
-  document["state"] = state_ == State::kStarting ? "starting" : state_ == State::kRunning ? "running" : "stopping";
+  document["state"] = state_word();
   document["accelerator"] = vm::to_string(spec_.accelerator);
   document["parked"] = guest_.parking().parked();
   document["sessions"] = execs_.attached();
@@ -306,14 +402,17 @@ json Keeper::idle_since() const {
   const auto execs = execs_.idle_since();
   const auto ports = ports_.idle_since();
   if (!execs || !ports) return nullptr;
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::max(*execs, *ports).time_since_epoch()).count();
+  // What it did before it was a sandbox does not count.
+  const auto last = std::max({*execs, *ports, running_since_});
+  return std::chrono::duration_cast<std::chrono::milliseconds>(last.time_since_epoch()).count();
 }
 
 Awaitable<void> Keeper::stop(std::shared_ptr<wire::Http2Stream> stream) {
   auto body = co_await wire::read_body(*stream, 4096);
   const auto request = json::parse(body.value_or(""), nullptr, false);
   const std::string mode = request.is_object() ? request.value("mode", "clean") : "clean";
-  if (state_ != State::kRunning) {
+  const bool spare = state_ == State::kSpare && mode == "kill";
+  if (state_ != State::kRunning && !spare) {
     const Error error{ErrorCode::kConflict, "the sandbox is already stopping", {}};
     co_return co_await wire::send_error(*stream, error);
   }

@@ -28,10 +28,16 @@ class Keeper {
   wire::Awaitable<void> run(UniqueFd qmp, UniqueFd state);
 
  private:
-  enum class State { kStarting, kRunning, kStopping };
+  // kSpare: ready, its machine paused, nobody's.
+  enum class State { kStarting, kSpare, kRunning, kStopping };
 
   wire::Awaitable<Result<void>> start(UniqueFd qmp, UniqueFd state);
   wire::Awaitable<Result<void>> greet_guest(std::chrono::milliseconds deadline);
+  wire::Awaitable<Result<void>> make_ready();
+  wire::Awaitable<Result<void>> lay_by();
+  wire::Awaitable<Result<void>> adopt(nlohmann::json request);
+  wire::Awaitable<void> answer_adoption(std::shared_ptr<wire::Http2Stream> stream);
+  void begin_to_run();
   wire::Awaitable<Result<void>> mount_workspaces();
   wire::Awaitable<Result<void>> add_mount(nlohmann::json request);
   wire::Awaitable<Result<void>> remove_mount(nlohmann::json request);
@@ -48,6 +54,7 @@ class Keeper {
   wire::Awaitable<Result<bool>> stop_machine(std::string mode);
   wire::Awaitable<Result<void>> stop_clean();
   wire::Awaitable<nlohmann::json> status();
+  const char* state_word() const;
   nlohmann::json idle_since() const;
   void leave(const std::string& message);
 
@@ -59,6 +66,7 @@ class Keeper {
   ExecTable execs_;
   PublishedPorts ports_;
   State state_ = State::kStarting;
+  std::chrono::system_clock::time_point running_since_ = {};
   bool disk_full_ = false;
   bool files_connected_ = false;  // to the sbx-files that runs
   bool guest_has_files_ = false;  // a files session, in which workspaces come and go

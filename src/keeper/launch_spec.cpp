@@ -16,6 +16,16 @@ Result<LaunchMode> mode_from(const std::string& word) {
   return fail(ErrorCode::kInvalid, "mode must be clone, resume, boot or template, not \"" + word + "\"");
 }
 
+Protection protection_from(const json& document) {
+  Protection result;
+  const auto protection = document.find("protection");
+  if (protection == document.end()) return result;
+  result.protect = protection->value("protect", std::vector<std::string>());
+  result.hide = protection->value("hide", std::vector<std::string>());
+  result.deny = protection->value("deny", false);
+  return result;
+}
+
 LaunchSpec read_members(const json& document) {
   LaunchSpec spec;
   spec.sandbox_id = document.value("sandbox_id", "");
@@ -31,11 +41,8 @@ LaunchSpec read_members(const json& document) {
   spec.jail_slot = document.value("jail_slot", -1);
   spec.gateway_fd = document.value("gateway_fd", -1);
   spec.ssh_agent = document.value("ssh_agent", false);
-  if (const auto protection = document.find("protection"); protection != document.end()) {
-    spec.protection.protect = protection->value("protect", std::vector<std::string>());
-    spec.protection.hide = protection->value("hide", std::vector<std::string>());
-    spec.protection.deny = protection->value("deny", false);
-  }
+  spec.spare = document.value("spare", false);
+  spec.protection = protection_from(document);
   spec.workspaces = workspaces_from(document.value("workspaces", json::array()));
   return spec;
 }
@@ -56,11 +63,31 @@ Result<LaunchSpec> parse_launch_spec(std::string_view text) {
     if (spec.cpus < 1 || spec.memory_mib < 128) {
       return fail(ErrorCode::kInvalid, "the launch spec needs cpus >= 1 and memory_mib >= 128");
     }
+    if (spec.spare && (spec.mode != LaunchMode::kClone || !spec.workspaces.empty() || spec.ssh_agent))
+      return fail(ErrorCode::kInvalid, "a spare is a clone that has nothing of a sandbox's");
     if (spec.jail_slot < -1 || spec.jail_slot >= static_cast<int>(vm::kJailSlots))
       return fail(ErrorCode::kInvalid, "jail_slot " + std::to_string(spec.jail_slot) + " is out of range");
     return spec;
   } catch (const json::exception& error) {
     return fail(ErrorCode::kInvalid, std::string("the launch spec is malformed: ") + error.what());
+  }
+}
+
+Result<Adoption> take_adoption(const std::filesystem::path& runtime_folder) {
+  const auto path = runtime_folder / "adopt.json";
+  const auto text = SBX_TRY(read_file(path, 1U << 20U), "reading what the spare becomes");
+  std::error_code ignored;
+  std::filesystem::remove(path, ignored);
+  try {
+    const auto document = json::parse(text);
+    Adoption adoption;
+    adoption.name = document.at("name").get<std::string>();
+    adoption.workspaces = workspaces_from(document.at("workspaces"));
+    adoption.ssh_agent = document.value("ssh_agent", false);
+    adoption.protection = protection_from(document);
+    return adoption;
+  } catch (const json::exception& error) {
+    return fail(ErrorCode::kInvalid, std::string("adopt.json is malformed: ") + error.what());
   }
 }
 

@@ -45,6 +45,7 @@ struct LaunchSpec {
   vm::Accelerator accelerator = vm::Accelerator::kTcg;
   nlohmann::json identity = nlohmann::json::object();  // handed to the guest as it is
   std::vector<Workspace> workspaces;
+  bool spare = false;      // kClone: nobody's yet; what it becomes is told by an Adoption
   int jail_slot = -1;      // see vm::jail_uid; -1: none
   int gateway_fd = -1;     // inherited listening socket for sbx-gateway; -1: no gateway
   bool ssh_agent = false;  // the gateway may be connected to ssh_agent_socket()
@@ -66,6 +67,16 @@ struct LaunchSpec {
 
 // kInvalid names the member that is missing or wrong.
 Result<LaunchSpec> parse_launch_spec(std::string_view text);
+// What a spare clone becomes, as far as the supervisor must know it. The rest, which is the guest's, goes to the
+// worker.
+struct Adoption {
+  std::string name;
+  std::vector<Workspace> workspaces;
+  bool ssh_agent = false;
+  Protection protection;
+};
+// adopt.json of the runtime folder, which the daemon alone writes; it is gone afterwards.
+Result<Adoption> take_adoption(const std::filesystem::path& runtime_folder);
 // {"workspaces":[...]} of mounts.json in the runtime folder, which the daemon alone writes.
 Result<std::vector<Workspace>> read_mounts(const std::filesystem::path& runtime_folder);
 nlohmann::json workspaces_json(const std::vector<Workspace>& workspaces);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/file.h"
+
 namespace sbx::keeper {
 namespace {
 
@@ -20,6 +22,38 @@ TEST(LaunchSpec, EveryMemberIsRead) {
   EXPECT_TRUE(spec->workspaces[0].readonly);
   EXPECT_EQ(spec->gateway_fd, 7);
   EXPECT_EQ(spec->jail_slot, 5);
+}
+
+TEST(LaunchSpec, ASpareHasNothingOfASandboxs) {
+  std::string text(kGood);
+  text.replace(text.find("\"jail_slot\""), 0, "\"spare\":true,");
+  EXPECT_EQ(parse_launch_spec(text).error().code, ErrorCode::kInvalid) << "it has a workspace";
+  const auto list = text.find(",\"workspaces\"");
+  text.erase(list, text.find(']', list) + 1 - list);
+  const auto spec = parse_launch_spec(text);
+  ASSERT_TRUE(spec) << spec.error().describe();
+  EXPECT_TRUE(spec->spare);
+  text.replace(text.find("clone"), 5, "boot");
+  EXPECT_EQ(parse_launch_spec(text).error().code, ErrorCode::kInvalid) << "only a clone is one";
+}
+
+TEST(LaunchSpec, AnAdoptionIsReadOnceAndNamesWhatIsWrong) {
+  const auto folder = TemporaryFolder::make("sbx-adoption").value();
+  EXPECT_FALSE(take_adoption(folder.path())) << "nobody has said so";
+  const auto path = folder.path() / "adopt.json";
+  ASSERT_TRUE(write_file_atomically(path, R"({"name":"api","ssh_agent":true,"protection":{"hide":["h"],"deny":true},)"
+                                          R"("workspaces":[{"index":1,"path":"/w","source":"/here"}]})"));
+  const auto adoption = take_adoption(folder.path());
+  ASSERT_TRUE(adoption) << adoption.error().describe();
+  EXPECT_EQ(adoption->name, "api");
+  EXPECT_TRUE(adoption->ssh_agent);
+  EXPECT_TRUE(adoption->protection.deny);
+  EXPECT_EQ(adoption->protection.hide, std::vector<std::string>{"h"});
+  ASSERT_EQ(adoption->workspaces.size(), 1U);
+  EXPECT_EQ(adoption->workspaces[0].source, "/here");
+  EXPECT_FALSE(take_adoption(folder.path()));
+  ASSERT_TRUE(write_file_atomically(path, R"({"name":"api"})"));
+  EXPECT_EQ(take_adoption(folder.path()).error().code, ErrorCode::kInvalid);
 }
 
 TEST(LaunchSpec, EveryJailOfASandboxHasAUidOfItsOwn) {

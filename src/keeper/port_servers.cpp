@@ -30,10 +30,7 @@ bool among(const std::vector<Workspace>& list, const Workspace& workspace) {
 }  // namespace
 
 PortServers::PortServers(LaunchSpec& spec, Listener listener, Starts starts)
-    : spec_(spec), listener_(std::move(listener)), starts_(starts) {
-  if (!spec_.workspaces.empty()) add(Kind::kFiles);
-  if (spec_.gateway_fd >= 0) add(Kind::kGateway);
-}
+    : spec_(spec), listener_(std::move(listener)), starts_(starts) {}
 
 void PortServers::add(Kind kind) {
   servers_.push_back({kind, kind == Kind::kFiles ? starts_.files : starts_.gateway, Subprocess(), UniqueFd()});
@@ -56,6 +53,17 @@ Result<void> PortServers::start(Server& server) {
 }
 
 Result<void> PortServers::start() {
+  if (!spec_.workspaces.empty()) add(Kind::kFiles);
+  if (spec_.gateway_fd >= 0) add(Kind::kGateway);
+  return start_planned();
+}
+
+Result<void> PortServers::start_files() {
+  add(Kind::kFiles);
+  return start_planned();
+}
+
+Result<void> PortServers::start_planned() {
   for (Server& server : servers_) SBX_CHECK(start(server), "starting the servers of the ports");
   listener_.changed();
   return {};

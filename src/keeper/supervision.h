@@ -29,8 +29,14 @@ enum class Request : std::uint32_t {
   kSealTemplate,        // answered; kTemplate, state written and QEMU asked to quit; `value`: boot time in ms
   kConnectFiles,        // answered with the control socket of sbx-files; once for each one that was started
   kMountsChanged,       // answered; mounts.json of the runtime folder says what is to be mounted now
-  kLeave,               // the sandbox has ended; a text if something about that was wrong
+  kAdopted,  // answered; a spare's: adopt.json of the runtime folder says what it has become, and the servers start
+  kRehearseFiles,  // answered; a spare's, before kReady: sbx-files serves an empty folder (kRehearsedPath)
+  kRehearsed,      // answered; that is over, and nothing of it is left
+  kLeave,          // the sandbox has ended; a text if something about that was wrong
 };
+
+// In the guest; it has the index 0.
+inline constexpr const char* kRehearsedPath = "/run/sbx/rehearsal";
 
 enum class StopMode : std::int32_t { kMemory, kClean, kKill };
 

@@ -63,7 +63,9 @@ Supervisor::Supervisor(LaunchSpec spec)
                        .changed = [this] { tell_processes(); },
                        .files_replaced = [this] { tell(Event::kFilesReplaced); }}),
       ports_([this](Event event, std::int32_t value, std::int32_t more, int fd) { tell(event, value, more, fd); },
-             [this] { return unread_bytes(socket_.get()) < kMostUnread; }) {}
+             [this] { return unread_bytes(socket_.get()) < kMostUnread; }) {
+  if (spec_.spare) leash_.reset(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+}
 
 int Supervisor::run() {
   if (auto started = start(); !started) {
@@ -144,6 +146,7 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
   spec.accelerator = spec_.accelerator;
   spec.qemu_major = machine_->spec().machine.qemu_major;
   spec.supervisor_pid = ::getpid();
+  spec.spare = spec_.spare;
   spec.identity = spec_.identity;
   spec.workspaces = spec_.workspaces;
   const auto qmp = machine_->take_qmp();
@@ -161,9 +164,42 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
 }
 
 Result<void> Supervisor::start_servers() {
-  SBX_CHECK(servers_.start(), "starting");
+  if (!spec_.spare) SBX_CHECK(servers_.start(), "starting");
   guest_runs_ = true;
   return {};
+}
+
+Result<void> Supervisor::rehearse_files() {
+  std::error_code error;
+  const auto folder = std::filesystem::canonical(spec_.runtime_folder, error) / "rehearsal";
+  SBX_CHECK(make_folders(folder, 0700), "rehearsing the files");
+  Workspace workspace;
+  workspace.path = kRehearsedPath;
+  workspace.source = folder;
+  spec_.workspaces = {workspace};
+  return servers_.start_files();
+}
+
+Result<void> Supervisor::end_rehearsal() {
+  std::error_code ignored;
+  std::filesystem::remove_all(spec_.workspaces.front().source, ignored);
+  servers_.end();
+  spec_.workspaces.clear();
+  for (const auto& path : {spec_.journal(), spec_.journal_before()}) std::filesystem::remove(path, ignored);
+  tell_processes();
+  return {};
+}
+
+// Here and nowhere else does a spare become somebody's: by the daemon's word, which the worker cannot write.
+Result<void> Supervisor::adopt() {
+  auto adoption = SBX_TRY(take_adoption(spec_.runtime_folder), "adopting the spare");
+  leash_.reset();
+  spec_.spare = false;
+  spec_.name = std::move(adoption.name);
+  spec_.workspaces = std::move(adoption.workspaces);
+  spec_.ssh_agent = adoption.ssh_agent;
+  spec_.protection = std::move(adoption.protection);
+  return servers_.start();
 }
 
 void Supervisor::watch() {
@@ -172,6 +208,7 @@ void Supervisor::watch() {
     const bool machine = machine_ && !machine_end_;
     watched.push_back({machine ? machine_->pidfd() : -1, POLLIN, 0});
     watched.push_back({servers_.asking(), POLLIN, 0});
+    watched.push_back({leash_.get(), 0, 0});  // POLLERR is always told
     const std::size_t servers = watched.size();
     for (const int pidfd : servers_.watched()) watched.push_back({pidfd, POLLIN, 0});
     const std::size_t ports = watched.size();
@@ -203,6 +240,10 @@ void Supervisor::watch() {
       }
     }
     if (watched[3].revents != 0) servers_.answer(watched[3].fd);
+    if (watched[4].revents != 0 && leash_.valid()) {
+      message_ = "the daemon that kept this spare is gone, or wants it no more";
+      return;
+    }
   }
 }
 
@@ -271,6 +312,15 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
     case Request::kGuestRuns:
       if (guest_runs_ || loading_) break;
       return done(start_servers());
+    case Request::kRehearseFiles:
+      if (!spec_.spare || !guest_runs_ || reported_ || !servers_.none()) break;
+      return done(rehearse_files());
+    case Request::kRehearsed:
+      if (!spec_.spare || reported_ || servers_.none()) break;
+      return done(end_rehearsal());
+    case Request::kAdopted:
+      if (!spec_.spare || !reported_ || stopping_) break;
+      return done(adopt());
     case Request::kMemoryLoaded:
       if (!loading_) break;
       return done(use_memory_up());
@@ -290,7 +340,7 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
     case Request::kConnectFiles:
       return servers_.take_files_control();
     case Request::kMountsChanged:
-      if (!guest_runs_ || stopping_ || spec_.mode == LaunchMode::kTemplate) break;
+      if (spec_.spare || !guest_runs_ || stopping_ || spec_.mode == LaunchMode::kTemplate) break;
       return done(servers_.change_mounts());
     case Request::kSealTemplate:
       if (spec_.mode != LaunchMode::kTemplate || reported_) break;

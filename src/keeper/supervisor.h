@@ -44,6 +44,9 @@ class Supervisor {
   Result<void> start_worker(UniqueFd state);
   Result<UniqueFd> open_state();
   Result<void> start_servers();
+  Result<void> adopt();
+  Result<void> rehearse_files();
+  Result<void> end_rehearsal();
   void watch();
   void worker_ended();
   void take_request();
@@ -67,6 +70,8 @@ class Supervisor {
 
   LaunchSpec spec_;
   const Clock::time_point began_ = Clock::now();
+  // A spare's: a pipe that sbxd reads from for as long as it wants the spare. Once nobody does, the spare ends.
+  UniqueFd leash_;
   UniqueFd console_;   // kTemplate
   UniqueFd listener_;  // keeper.sock, until the worker has it
   std::optional<vm::MachineProcess> machine_;

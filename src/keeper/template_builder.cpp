@@ -9,8 +9,8 @@
 
 #include "keeper/guest_link.h"
 #include "keeper/machine.h"
+#include "keeper/rehearsal.h"
 #include "keeper/template_key.h"
-#include "wire/length_prefix.h"
 
 namespace sbx::keeper {
 
@@ -33,46 +33,6 @@ json warm_up_request() {
   return request;
 }
 
-// An identity of the same shape as those that clones get, and shorter in every part.
-json placeholder_identity() {
-  json identity = json::object();
-  identity["hostname"] = "sandbox";
-  identity["machine_id"] = std::string(32, '0');
-  identity["sandbox_id"] = "0";
-  identity["environment"] = json::array();
-  identity["authorities"] = json::array({"\n"});
-  return identity;
-}
-
-std::string rehearsed_command() {
-  json head = json::object();
-  head["id"] = "rehearsal";
-  head["argv"] = json::array({"/bin/true"});
-  head["cwd"] = "/";
-  return wire::length_prefixed(head.dump());
-}
-
-wire::Awaitable<Result<void>> run_command(GuestLink& guest) {
-  wire::Http2Head head;
-  head.method = "POST";
-  head.path = "/exec";
-  SBX_CO_TRY(auto opened, co_await guest.open(std::move(head)), "running a command");
-  SBX_CO_CHECK(co_await opened.stream->write(rehearsed_command()), "running a command");
-  SBX_CO_CHECK(co_await opened.stream->finish(), "running a command");
-  SBX_CO_CHECK(co_await wire::read_body(*opened.stream, 64U << 10U), "running a command");
-  co_return Result<void>{};
-}
-
-// What every clone begins with is done once before the template is saved. The files it writes then exist and have
-// their blocks, what it reads is in the page cache, what it allocates comes from slabs that are there: each clone runs
-// through less of the kernel, all of which it would have to translate anew under emulation.
-wire::Awaitable<Result<void>> rehearse(GuestLink& guest) {
-  SBX_CO_CHECK(co_await guest.call("POST", "/identity", placeholder_identity()), "rehearsing the identity");
-  SBX_CO_CHECK(co_await guest.call("POST", "/thaw", json::object()), "rehearsing the thaw");
-  SBX_CO_CHECK(co_await run_command(guest), "rehearsing a command");
-  co_return Result<void>{};
-}
-
 wire::Awaitable<void> pause_for(std::chrono::milliseconds time) {
   asio::steady_timer timer(co_await asio::this_coro::executor, time);
   (void)co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -92,7 +52,8 @@ wire::Awaitable<Result<void>> save(vm::MachineControl& machine, GuestLink& guest
                "dropping the guest's caches");
   SBX_CO_CHECK(co_await guest.call("POST", "/warm-up", warm_up_request(), std::chrono::seconds(60)),
                "warming the guest up");
-  SBX_CO_CHECK(co_await rehearse(guest), "rehearsing a start");
+  SBX_CO_CHECK(co_await rehearse_identity(guest, "\n"), "rehearsing a start");
+  SBX_CO_CHECK(co_await rehearse_command(guest, "/"), "rehearsing a start");
   SBX_CO_CHECK(co_await guest.call("POST", "/freeze", json::object()), "freezing the guest");
   guest.disconnect();  // no session may be open in a template
   co_await pause_for(kSettle);

@@ -21,7 +21,7 @@ Result<vm::TemplateKey> template_key(const std::filesystem::path& image_folder,
   key.guest_binary = SBX_TRY(vm::file_sha256(guest_binary), "hashing sbx-guest");
   key.command_line = vm::canonical_command_line(machine);
   key.qemu_version = version.text;
-  // What else template_builder.cpp does to the guest goes by the hash of its source.
+  // What else template_builder.cpp does to the guest goes by the hashes of its and of rehearsal.cpp's source.
   key.warm_up = std::string(kWarmUp) + "\n# " SBX_TEMPLATE_BUILDER;
   if (accelerator == vm::Accelerator::kKvm) key.cpu_model = SBX_TRY(vm::host_cpu_model(), "reading the CPU model");
   key.accelerator = accelerator;

@@ -17,6 +17,7 @@ Result<UniqueFd> write_worker_spec(const WorkerSpec& spec) {
   document["sandbox_id"] = spec.sandbox_id;
   document["accelerator"] = vm::to_string(spec.accelerator);
   document["qemu_major"] = spec.qemu_major;
+  document["spare"] = spec.spare;
   document["supervisor_pid"] = spec.supervisor_pid;
   document["identity"] = spec.identity;
   UniqueFd memory(::memfd_create("worker-spec", MFD_CLOEXEC));
@@ -43,6 +44,7 @@ Result<WorkerSpec> read_worker_spec(int fd) {
         SBX_TRY(vm::accelerator_from(document.at("accelerator").get<std::string>()), "reading the worker's spec");
     spec.qemu_major = document.at("qemu_major").get<int>();
     spec.supervisor_pid = document.at("supervisor_pid").get<pid_t>();
+    spec.spare = document.at("spare").get<bool>();
     spec.identity = document.at("identity");
     spec.workspaces = workspaces_from(document.at("workspaces"));
     return spec;

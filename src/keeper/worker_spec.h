@@ -21,6 +21,7 @@ struct WorkerSpec {
   vm::Accelerator accelerator = vm::Accelerator::kTcg;
   int qemu_major = 0;
   pid_t supervisor_pid = 0;
+  bool spare = false;
   nlohmann::json identity = nlohmann::json::object();
   std::vector<Workspace> workspaces;
 };

@@ -57,6 +57,17 @@ std::string stamp_of(const fs::path& path) {
          std::to_string(info.st_mtim.tv_nsec);
 }
 
+TemplateChoice sized(const std::string& image_id, vm::Accelerator accelerator, std::int64_t cpus,
+                     std::int64_t memory_mib) {
+  const bool kvm = accelerator == vm::Accelerator::kKvm;
+  TemplateChoice choice;
+  choice.image_id = image_id;
+  choice.accelerator = std::string(vm::to_string(accelerator));
+  choice.cpus = cpus != 0 ? cpus : kvm ? std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, 4) : 1;
+  choice.memory_mib = memory_mib != 0 ? memory_mib : kvm ? 4096 : 2048;
+  return choice;
+}
+
 }  // namespace
 
 Artifacts::Artifacts(store::Paths paths, fs::path programs, asio::any_io_executor executor, asio::thread_pool& pool)
@@ -108,21 +119,34 @@ Awaitable<vm::AcceleratorVerdict> Artifacts::accelerator(std::string image_id) {
   co_return verdict;
 }
 
+// What ids_ goes by: all that decides a template's id, cheaply enough for every creation.
+std::string Artifacts::everything_of(const TemplateChoice& choice) const {
+  return stamp_of(programs_ / "sbx-guest") + stamp_of("/usr/bin/qemu-system-x86_64") + choice.image_id +
+         choice.accelerator + std::to_string(choice.cpus) + "x" + std::to_string(choice.memory_mib);
+}
+
+std::optional<TemplateChoice> Artifacts::ready_template(const std::string& wanted_image, std::int64_t cpus,
+                                                        std::int64_t memory_mib) const {
+  if (!verdict_) return std::nullopt;
+  const auto image = find_image(paths_.images(), wanted_image);
+  if (!image) return std::nullopt;
+  auto choice = sized(image->id, verdict_->accelerator, cpus, memory_mib);
+  const auto known = ids_.find(everything_of(choice));
+  if (known == ids_.end() || known->second.empty()) return std::nullopt;
+  choice.id = known->second;
+  if (!fs::exists(paths_.templates() / choice.id / "manifest.json")) return std::nullopt;
+  return choice;
+}
+
 Awaitable<Result<TemplateChoice>> Artifacts::template_for(std::string wanted_image, std::int64_t cpus,
                                                           std::int64_t memory_mib, Progress progress) {
   SBX_CO_TRY(auto image, co_await this->image(std::move(wanted_image), progress), "finding an image");
   const auto verdict = co_await accelerator(image.id);
-  const bool kvm = verdict.accelerator == vm::Accelerator::kKvm;
-  TemplateChoice choice;
-  choice.image_id = image.id;
-  choice.accelerator = std::string(vm::to_string(verdict.accelerator));
-  choice.cpus = cpus != 0 ? cpus : kvm ? std::clamp<std::int64_t>(std::thread::hardware_concurrency(), 1, 4) : 1;
-  choice.memory_mib = memory_mib != 0 ? memory_mib : kvm ? 4096 : 2048;
+  TemplateChoice choice = sized(image.id, verdict.accelerator, cpus, memory_mib);
 
   const fs::path image_folder = paths_.images() / image.id;
   const fs::path guest = programs_ / "sbx-guest";
-  auto& known = ids_[stamp_of(guest) + stamp_of("/usr/bin/qemu-system-x86_64") + image.id + choice.accelerator +
-                     std::to_string(choice.cpus) + "x" + std::to_string(choice.memory_mib)];
+  auto& known = ids_[everything_of(choice)];
   if (known.empty()) {
     auto make_key = [image_folder, guest, verdict, choice]() {
       return keeper::template_key(image_folder, guest, verdict.accelerator, static_cast<int>(choice.cpus),

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct TemplateChoice {
   std::string accelerator;
   std::int64_t cpus = 1;
   std::int64_t memory_mib = 2048;
+  bool operator==(const TemplateChoice&) const = default;
 };
 
 class Artifacts {
@@ -50,6 +52,9 @@ class Artifacts {
   // The template for a sandbox of this size (0: the default of the accelerator), booted and saved if it is not there.
   Awaitable<Result<TemplateChoice>> template_for(std::string wanted_image, std::int64_t cpus, std::int64_t memory_mib,
                                                  Progress progress);
+  // The same, if nothing has to be made or found out for it.
+  std::optional<TemplateChoice> ready_template(const std::string& wanted_image, std::int64_t cpus,
+                                               std::int64_t memory_mib) const;
   Awaitable<vm::AcceleratorVerdict> accelerator(std::string image_id);
   std::vector<TemplateSummary> templates() const;
   // The caller has made sure that no sandbox uses it.
@@ -58,6 +63,7 @@ class Artifacts {
 
  private:
   Awaitable<Result<void>> build_template(TemplateChoice choice, Progress progress);
+  std::string everything_of(const TemplateChoice& choice) const;
   std::shared_ptr<AsyncMutex> lock_of(const std::string& what);
 
   store::Paths paths_;

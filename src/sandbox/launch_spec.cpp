@@ -58,6 +58,25 @@ json launch_spec(const store::Sandbox& sandbox, const std::string& mode, const L
           {"workspaces", workspaces}};
 }
 
+json spare_spec(const store::Sandbox& sandbox, const LaunchFolders& folders, const GuestFacts& facts) {
+  json result = launch_spec(sandbox, "clone", folders, facts);
+  result["identity"] = json::object();
+  result["spare"] = true;
+  return result;
+}
+
+// The identity stays out of the file: it has entropy in it, and what the user has put into the environment.
+Adoption adoption_of(const store::Sandbox& sandbox, const GuestFacts& facts) {
+  json spec = launch_spec(sandbox, "clone", {}, facts);
+  json file = json::object();
+  for (const char* member : {"name", "workspaces", "ssh_agent", "protection"}) file[member] = spec[member];
+  json request = json::object();
+  request["identity"] = std::move(spec["identity"]);
+  request["workspaces"] = std::move(spec["workspaces"]);
+  for (auto& workspace : request["workspaces"]) workspace.erase("source");
+  return {file.dump(-1, ' ', false, json::error_handler_t::replace), std::move(request)};
+}
+
 json template_spec(const TemplateSpec& spec) {
   store::Sandbox sandbox;
   sandbox.id = random_uuid();

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -32,6 +32,17 @@ nlohmann::json launch_spec(const store::Sandbox& sandbox, const std::string& mod
 
 // A workspace as a keeper is told of it.
 nlohmann::json mount_of(const store::Workspace& workspace);
+
+// A spare clone of this template, which is nobody's: `sandbox` has an id and a size.
+nlohmann::json spare_spec(const store::Sandbox& sandbox, const LaunchFolders& folders, const GuestFacts& facts);
+
+// What a spare is told when it becomes `sandbox`: adopt.json for its supervisor, the body of POST /adopt for its
+// worker.
+struct Adoption {
+  std::string file;
+  nlohmann::json request;
+};
+Adoption adoption_of(const store::Sandbox& sandbox, const GuestFacts& facts);
 
 struct TemplateSpec {
   LaunchFolders folders;

@@ -23,7 +23,8 @@ Lifecycle::Lifecycle(asio::io_context& loop, store::Paths paths, store::Database
       policy_log_(database),
       pool_(4),
       artifacts_(paths_, std::move(programs), loop.get_executor(), pool_),
-      secrets_(loop, paths_.home) {
+      secrets_(loop, paths_.home),
+      spares_(loop, paths_, store_, artifacts_, pool_, spare_limits()) {
   follow_changes();
 }
 
@@ -70,24 +71,18 @@ Result<void> Lifecycle::add_policy(const store::Sandbox& row, const CreateReques
 }
 
 // The part of a creation that comes after its row.
-Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequest& request, Progress progress) {
+Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequest& request,
+                                           std::unique_ptr<Spare>& spare, Progress progress) {
   SBX_CO_CHECK(add_policy(row, request), "setting up the policy");
   if (!request.ssh_agent.empty()) SBX_CO_CHECK(ssh_agents_.set(row.id, request.ssh_agent), "forwarding the SSH agent");
   SBX_CO_TRY(const auto ports, bind_ports(request.ports), "publishing its ports");
   std::vector<store::PublishedPort> stored;
   for (const auto& bound : ports) stored.push_back(bound.port);
   SBX_CO_CHECK(port_store_.set(row.id, stored), "storing published ports");
-  SBX_CO_TRY(const auto choice, co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, progress),
-             "choosing a template");
-  row.template_id = choice.id;
-  row.image_id = choice.image_id;
-  row.accelerator = choice.accelerator;
-  row.cpus = choice.cpus;
-  row.memory_mib = choice.memory_mib;
-  SBX_CO_CHECK(store_.update(row), "storing the sandbox");
+  if (!spare) SBX_CO_CHECK(co_await choose_template(row, request, progress), "choosing a template");
   // Without its clone it is half made still, also to a daemon that finds it so.
   const auto then = request.clone ? store::State::kCreating : store::State::kRunning;
-  SBX_CO_CHECK(co_await launch(row, "clone", then), "starting the sandbox");
+  SBX_CO_CHECK(co_await launch_new(row, std::move(spare), then), "starting the sandbox");
   SBX_CO_CHECK(co_await serve_ports(row.id, ports), "publishing its ports");
   if (request.clone) {
     SBX_CO_CHECK(co_await make_clone(row.id, *request.clone, progress), "cloning the repository");
@@ -99,8 +94,10 @@ Awaitable<Result<void>> Lifecycle::furnish(store::Sandbox& row, const CreateRequ
 
 Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progress progress) {
   SBX_CO_CHECK(ensure_policy(progress), "creating a sandbox");
+  auto busy = spares_.busy();
+  auto spare = spares_.take(request.image, request.cpus, request.memory_mib);
   store::Sandbox row;
-  row.id = random_uuid();
+  row.id = spare ? spare->id : new_id();
   row.agent = request.agent;
   row.workspaces = std::move(request.workspaces);
   if (request.clone) row.clone = request.clone->target;
@@ -113,35 +110,66 @@ Awaitable<Result<store::Sandbox>> Lifecycle::create(CreateRequest request, Progr
   row.auto_stop_s = request.auto_stop_s;
   row.machine_id = random_hex(32);
   row.created_at = row.last_used_at = store::now_ms();
+  if (spare) spare->describe(row);
 
   SBX_CO_TRY(auto guard, co_await lock(row.id), "locking the new sandbox");
-  const bool derived = request.name.empty();
-  const std::string primary = row.workspaces.empty() ? random_hex(6) : row.workspaces.front().on_host();
-  const std::string base = derived ? derive_name(row.agent, primary) : request.name;
-  row.name = base;
-  for (int attempt = 2;; ++attempt) {
-    auto inserted = store_.insert(row);
-    if (inserted) break;
-    if (inserted.error().code != ErrorCode::kConflict) co_return std::unexpected(inserted.error());
-    SBX_CO_TRY(const auto holder, store_.find(row.name), "looking for the holder of the name");
-    const bool same_workspace = holder && holder->workspaces == row.workspaces;
-    if (!derived || same_workspace || attempt > 99) {
-      co_return fail(ErrorCode::kConflict,
-                     "sandbox \"" + row.name + "\" already exists" + (same_workspace ? " for this workspace" : "") +
-                         "; use 'sbx run --name " + row.name + "' to start it, or pass --name to create another");
-    }
-    const std::string suffix = "-" + std::to_string(attempt);
-    row.name = base.substr(0, 63 - suffix.size()) + suffix;
+  if (auto inserted = insert(row, request.name); !inserted) {
+    if (spare) spares_.give_back(std::move(spare));
+    co_return std::unexpected(std::move(inserted.error()));
   }
-
-  const auto made = co_await furnish(row, request, progress);
+  const auto made = co_await furnish(row, request, spare, progress);
   if (!made) {
+    if (spare) co_await spares_.discard(std::move(spare));  // it has the sandbox's id and folders
     Error error = made.error();
     auto erased = co_await erase(row);
     (void)erased;  // the first error is the one to tell; the row stays for the next start if this failed
     co_return std::unexpected(std::move(error).while_doing("creating sandbox " + row.name));
   }
+  busy.created(kind_of(row));
   co_return row;
+}
+
+Awaitable<Result<void>> Lifecycle::choose_template(store::Sandbox& row, const CreateRequest& request,
+                                                   Progress progress) {
+  SBX_CO_TRY(const auto choice, co_await artifacts_.template_for(request.image, row.cpus, row.memory_mib, progress),
+             "choosing a template");
+  row.template_id = choice.id;
+  row.image_id = choice.image_id;
+  row.accelerator = choice.accelerator;
+  row.cpus = choice.cpus;
+  row.memory_mib = choice.memory_mib;
+  co_return store_.update(row);
+}
+
+// The runtime folder has its name from the id's beginning.
+std::string Lifecycle::new_id() const {
+  for (;;) {
+    auto id = random_uuid();
+    std::error_code error;
+    if (!fs::exists(paths_.runtime(id), error)) return id;
+  }
+}
+
+// With `wanted_name`, or else with the one derived from agent and workspace, and a number if that is taken.
+Result<void> Lifecycle::insert(store::Sandbox& row, const std::string& wanted_name) {
+  const bool derived = wanted_name.empty();
+  const std::string primary = row.workspaces.empty() ? random_hex(6) : row.workspaces.front().on_host();
+  const std::string base = derived ? derive_name(row.agent, primary) : wanted_name;
+  row.name = base;
+  for (int attempt = 2;; ++attempt) {
+    auto inserted = store_.insert(row);
+    if (inserted) return {};
+    if (inserted.error().code != ErrorCode::kConflict) return inserted;
+    const auto holder = SBX_TRY(store_.find(row.name), "looking for the holder of the name");
+    const bool same_workspace = holder && holder->workspaces == row.workspaces;
+    if (!derived || same_workspace || attempt > 99) {
+      return fail(ErrorCode::kConflict, "sandbox \"" + row.name + "\" already exists" +
+                                            (same_workspace ? " for this workspace" : "") + "; use 'sbx run --name " +
+                                            row.name + "' to start it, or pass --name to create another");
+    }
+    const std::string suffix = "-" + std::to_string(attempt);
+    row.name = base.substr(0, 63 - suffix.size()) + suffix;
+  }
 }
 
 Awaitable<Result<void>> Lifecycle::erase(store::Sandbox row) {

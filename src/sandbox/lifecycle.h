@@ -26,6 +26,7 @@
 #include "sandbox/launch_spec.h"
 #include "sandbox/port_binding.h"
 #include "sandbox/secrets.h"
+#include "sandbox/spares.h"
 #include "store/paths.h"
 #include "store/sandbox_store.h"
 #include "store/ssh_agent_store.h"
@@ -52,6 +53,10 @@ class Lifecycle {
 
   // At daemon start, before the first request: takes over the keepers that are there, cleans up what is half made.
   Awaitable<void> adopt();
+  // Makes spare clones and gives them up, if the daemon is to keep any (SBX_SPARES); runs for ever.
+  Awaitable<void> keep_spares() { return spares_.run(); }
+  // Before a template is removed: its spares are gone when this returns.
+  Awaitable<void> drop_spares(std::string template_id) { return spares_.forget(std::move(template_id)); }
   // Stops sandboxes that have been idle for their auto_stop_s; runs for ever.
   Awaitable<void> watch_idle();
 
@@ -149,7 +154,14 @@ class Lifecycle {
   Awaitable<Result<void>> place_clone_again(const store::Sandbox& row);
   Awaitable<Result<int>> run_in_sandbox(std::string id, std::vector<std::string> argv, const char* user,
                                         std::chrono::milliseconds deadline);
-  Awaitable<Result<void>> furnish(store::Sandbox& row, const CreateRequest& request, Progress progress);
+  Awaitable<Result<void>> furnish(store::Sandbox& row, const CreateRequest& request, std::unique_ptr<Spare>& spare,
+                                  Progress progress);
+  std::string new_id() const;
+  Result<void> insert(store::Sandbox& row, const std::string& wanted_name);
+  // The template's choice for `row`, which then is what it is.
+  Awaitable<Result<void>> choose_template(store::Sandbox& row, const CreateRequest& request, Progress progress);
+  Awaitable<Result<void>> launch_new(store::Sandbox& row, std::unique_ptr<Spare> spare, store::State then);
+  Awaitable<Result<void>> adopt_spare(store::Sandbox& row, std::unique_ptr<Spare> spare, store::State then);
   Result<store::Sandbox> require(const std::string& name);
   Result<void> write_mounts(const store::Sandbox& row) const;
   Awaitable<Result<void>> tell_mounts(const store::Sandbox& row, std::string path, store::Workspace changed,
@@ -205,6 +217,7 @@ class Lifecycle {
   boost::asio::thread_pool pool_;
   Artifacts artifacts_;
   Secrets secrets_;
+  Spares spares_;
   policy::Subscription policy_changes_;
   std::optional<CertificateAuthority> authority_;
   std::map<std::string, std::shared_ptr<Live>> live_;         // by id

@@ -70,6 +70,20 @@ Awaitable<void> Lifecycle::end_strangers(std::vector<store::Sandbox> rows) {
   std::set<fs::path> known;
   for (const auto& row : rows) known.insert(paths_.runtime(row.id));
   std::error_code error;
+  // Spares of a daemon that was killed: some may be on their way still, and answer nobody.
+  std::set<fs::path> spares;
+  for (const auto& entry : fs::directory_iterator(paths_.sandboxes(), error)) {
+    const bool spare = fs::exists(entry.path() / Spare::kMark, error);
+    if (spare && !known.contains(paths_.runtime(entry.path().filename()))) spares.insert(entry.path());
+  }
+  for (const auto& folder : spares) {
+    const auto runtime = paths_.runtime(folder.filename());
+    auto ended = co_await end_unrecorded_keeper(runtime);
+    if (!ended) continue;
+    std::error_code ignored;
+    fs::remove_all(runtime, ignored);
+    fs::remove_all(folder, ignored);
+  }
   for (const auto& entry : fs::directory_iterator(paths_.run, error)) {
     if (!fs::is_directory(entry.symlink_status()) || known.contains(entry.path())) continue;
     auto client = KeeperClient::connect(loop_.get_executor(), entry.path() / "keeper.sock");

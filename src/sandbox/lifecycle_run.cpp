@@ -52,7 +52,7 @@ Awaitable<Result<void>> Lifecycle::launch(store::Sandbox& row, std::string mode,
   SBX_CO_TRY(auto facts, co_await guest_facts(row), "starting the keeper");
   SBX_CO_CHECK(offer_ssh_agent(row), "starting the keeper");
   SBX_CO_TRY(auto gateway, vm::listen_in(folders.runtime, "gateway.sock"), "starting the keeper");
-  SBX_CO_TRY(const auto slot, store_.jail_slot(row.id, vm::kJailSlots), "starting the keeper");
+  SBX_CO_TRY(const auto slot, store_.jail_slot(row.id, vm::kJailSlots, spares_.slots()), "starting the keeper");
   facts.jail_slot = static_cast<int>(slot);
   if (fs::exists(artifacts_.keeper_program().parent_path() / "sbx-gateway", error)) facts.gateway_fd = gateway.get();
   SBX_CO_TRY(auto keeper,
@@ -99,6 +99,7 @@ Awaitable<Result<bool>> Lifecycle::start_locked(store::Sandbox row, StartOptions
   const fs::path folder = paths_.sandbox(row.id);
   const bool has_memory = !options.cold && fs::exists(folder / "memory.img");
   const std::string mode = has_memory ? "resume" : options.cold || fs::exists(folder / "disk.qcow2") ? "boot" : "clone";
+  const auto busy = spares_.busy();
   progress("Starting sandbox " + row.name + (mode == "boot" ? " (booting; takes a while without KVM)" : ""));
   auto ports = bind_stored_ports(row, progress);
   auto started = co_await launch(row, mode);

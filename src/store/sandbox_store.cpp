@@ -142,16 +142,21 @@ Result<void> SandboxStore::update(const Sandbox& sandbox) {
   return {};
 }
 
-Result<unsigned> SandboxStore::jail_slot(const std::string& id, unsigned count) {
-  std::set<std::int64_t> taken;
+Result<unsigned> SandboxStore::jail_slot(const std::string& id, unsigned count, const std::set<unsigned>& reserved) {
   std::optional<std::int64_t> own;
-  SBX_CHECK(database_.run("SELECT slot, sandbox_id FROM jail_slots", {},
-                          [&](const Row& row) {
-                            taken.insert(row.integer(0));
-                            if (row.text(1) == id) own = row.integer(0);
-                          }),
+  SBX_CHECK(database_.run("SELECT slot FROM jail_slots WHERE sandbox_id = ?", {id},
+                          [&](const Row& row) { own = row.integer(0); }),
             "reading the jail slots");
   if (own) return static_cast<unsigned>(*own);
+  const auto slot = SBX_TRY(free_jail_slot(count, reserved), "taking a jail slot");
+  SBX_CHECK(give_jail_slot(id, slot), "taking a jail slot");
+  return slot;
+}
+
+Result<unsigned> SandboxStore::free_jail_slot(unsigned count, const std::set<unsigned>& reserved) {
+  std::set<std::int64_t> taken(reserved.begin(), reserved.end());
+  SBX_CHECK(database_.run("SELECT slot FROM jail_slots", {}, [&](const Row& row) { taken.insert(row.integer(0)); }),
+            "reading the jail slots");
   std::vector<std::int64_t> free;
   for (std::int64_t slot = 0; slot < count; ++slot) {
     if (!taken.contains(slot)) free.push_back(slot);
@@ -161,9 +166,11 @@ Result<unsigned> SandboxStore::jail_slot(const std::string& id, unsigned count) 
                 "there are " + std::to_string(count) + " sandboxes already, as many as can have uids of their own");
   }
   std::random_device chance;
-  const auto slot = free[std::uniform_int_distribution<std::size_t>(0, free.size() - 1)(chance)];
-  SBX_CHECK(database_.run("INSERT INTO jail_slots(slot, sandbox_id) VALUES(?,?)", {slot, id}), "taking a jail slot");
-  return static_cast<unsigned>(slot);
+  return static_cast<unsigned>(free[std::uniform_int_distribution<std::size_t>(0, free.size() - 1)(chance)]);
+}
+
+Result<void> SandboxStore::give_jail_slot(const std::string& id, unsigned slot) {
+  return database_.run("INSERT INTO jail_slots(slot, sandbox_id) VALUES(?,?)", {std::int64_t{slot}, id});
 }
 
 Result<void> SandboxStore::remove(const std::string& id) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -73,7 +74,11 @@ class SandboxStore {
   // The number below `count` from which the uids of a sandbox's jails come (vm/jail.h). It has the same one for as long
   // as its row is there, and no other sandbox has it. A new one is taken by chance, so that the sandboxes of several
   // instances on one machine hardly share one either. kUnavailable if all are taken.
-  Result<unsigned> jail_slot(const std::string& id, unsigned count);
+  // `reserved`: taken too, by who has no row yet.
+  Result<unsigned> jail_slot(const std::string& id, unsigned count, const std::set<unsigned>& reserved = {});
+  // One that nobody has, for who will get a row later, and (then) give_jail_slot().
+  Result<unsigned> free_jail_slot(unsigned count, const std::set<unsigned>& reserved);
+  Result<void> give_jail_slot(const std::string& id, unsigned slot);
   // Replaces the row with this id; kNotFound if there is none.
   Result<void> update(const Sandbox& sandbox);
   Result<void> remove(const std::string& id);

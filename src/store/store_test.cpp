@@ -112,6 +112,22 @@ TEST(Store, GivesNoTwoSandboxesTheSameJailSlotAndReusesOneOnlyAfterItsRemoval) {
   EXPECT_EQ(*store.jail_slot("d", kCount), *freed);
 }
 
+TEST(Store, AJailSlotThatIsReservedIsNobodyElses) {
+  const auto folder = TemporaryFolder::make("sbx-store").value();
+  auto database = Database::open(folder.path() / "store.db");
+  ASSERT_TRUE(database);
+  SandboxStore store(*database);
+  for (const std::string id : {"a", "b"}) ASSERT_TRUE(store.insert(example(id, id)));
+  const auto reserved = store.free_jail_slot(2, {});
+  ASSERT_TRUE(reserved);
+  const std::set<unsigned> taken = {*reserved};
+  EXPECT_EQ(*store.jail_slot("a", 2, taken), 1 - *reserved);
+  EXPECT_EQ(store.free_jail_slot(2, taken).error().code, ErrorCode::kUnavailable);
+  ASSERT_TRUE(store.give_jail_slot("b", *reserved));
+  EXPECT_EQ(*store.jail_slot("b", 2), *reserved);
+  EXPECT_FALSE(store.give_jail_slot("a", *reserved)) << "it is b's";
+}
+
 TEST(Store, MigratesToTheNewestVersionAndRefusesANewerOne) {
   auto folder = TemporaryFolder::make("store");
   const auto path = folder->path() / "store.db";
