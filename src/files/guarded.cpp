@@ -106,13 +106,13 @@ Outcome<Dispatcher::Entry> Dispatcher::entry_at(const Target& parent, const std:
 int Dispatcher::check_arrival(unsigned workspace, const Entry& folder, const std::string& to) {
   if (!S_ISDIR(folder.status.stx_mode)) return 0;
   std::size_t seen = 0;
-  std::vector<std::string> below = {"."};
+  std::vector<std::string> below = {std::string()};  // folders, as what stands behind the path of `folder`
   while (!below.empty()) {
-    const std::string path = std::move(below.back());
+    const std::string within = std::move(below.back());
     below.pop_back();
-    const std::string place = path == "." ? to : to + path.substr(1);
+    const std::string place = to + within;
     if (!guard_.asks_what_arrives(place)) continue;
-    const auto fd = open_child(folder.fd.get(), path);
+    const auto fd = open_child(folder.fd.get(), "." + within);
     if (!fd) return fd.error();
     const auto names = names_in(fd->get());
     if (!names) return names.error();
@@ -125,7 +125,7 @@ int Dispatcher::check_arrival(unsigned workspace, const Entry& folder, const std
       if (!status) return status.error();
       const std::string arrives = place + "/" + name;
       if (const int error = guard_.may_arrive(workspace, arrives, status->stx_mode, status->stx_nlink)) return error;
-      if (S_ISDIR(status->stx_mode)) below.push_back(path + "/" + name);
+      if (S_ISDIR(status->stx_mode)) below.push_back(within + "/" + name);
     }
   }
   return 0;
