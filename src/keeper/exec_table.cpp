@@ -247,6 +247,7 @@ Awaitable<void> ExecTable::start(std::shared_ptr<wire::Http2Stream> client, std:
   // Before the file server is asked: it may be waiting for a guest that is parked to take what it has sent.
   auto awake = co_await guest_.parking().wake();
   co_await guest_.connected_within(kReconnected);
+  if (!awake && guest_.connected()) co_return co_await wire::send_error(*client, awake.error());
   head->erase("files_seen");
   if (files_seen_) {
     const auto seen = co_await files_seen_();

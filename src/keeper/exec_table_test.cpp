@@ -146,6 +146,55 @@ TEST(ExecTable, ACommandThatComesWhenTheMachineIsDyingIsSaidNotToHaveStarted) {
             409);
 }
 
+// The file server may wait for a guest that is parked: it must not be asked about one that stays so.
+TEST(ExecTable, ACommandForAMachineThatCannotBeWokenFailsAtOnce) {
+  SilentGuest fixture;
+  bool asked = false;
+  ExecTable table(fixture.io.get_executor(), fixture.link, [&]() -> wire::Awaitable<std::optional<std::uint64_t>> {
+    asked = true;
+    co_return 0;
+  });
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+  auto keeper = wire::Http2Session::server(stream_descriptor(fixture.io, ends[0]), [&](auto stream) {
+    return table.handle(stream, std::weak_ptr<wire::Http2Session>());
+  });
+  auto daemon = wire::Http2Session::client(stream_descriptor(fixture.io, ends[1]));
+  for (const auto& session : {keeper, daemon}) asio::co_spawn(fixture.io, fixture.run(session), asio::detached);
+  Parking::Steps steps;
+  steps.pause = steps.put_clock_right =
+      steps.wait_until_quiet = []() -> wire::Awaitable<Result<void>> { co_return Result<void>{}; };
+  steps.resume = []() -> wire::Awaitable<Result<void>> {
+    co_return fail(ErrorCode::kUnavailable, "QEMU does not answer");
+  };
+  int status = 0;
+  asio::co_spawn(
+      fixture.io,
+      [&]() -> wire::Awaitable<void> {
+        EXPECT_TRUE(co_await fixture.link.connect(std::chrono::seconds(60)));
+        asio::co_spawn(fixture.io, fixture.link.parking().run(std::move(steps)), asio::detached);
+        asio::steady_timer timer(fixture.io);
+        while (!fixture.link.parking().parked()) {
+          timer.expires_after(std::chrono::milliseconds(10));
+          co_await timer.async_wait(asio::use_awaitable);
+        }
+        wire::Http2Head head;
+        head.method = "POST";
+        head.path = "/exec";
+        auto start = daemon->open(head, false).value();
+        const std::string body = wire::length_prefixed(R"({"argv":["true"]})");
+        EXPECT_TRUE(co_await start->write(body));
+        const auto response = co_await start->response();
+        status = response ? response->status : -1;
+        fixture.link.parking().end();
+        fixture.io.stop();
+      },
+      asio::detached);
+  fixture.io.run_for(std::chrono::seconds(60));
+  EXPECT_EQ(status, 503);
+  EXPECT_FALSE(asked);
+}
+
 TEST(OutputRing, TheLastMebibyteIsKeptInWholeFrames) {
   OutputRing ring;
   const std::string piece(100U << 10U, 'x');
