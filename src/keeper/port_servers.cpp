@@ -54,16 +54,7 @@ Result<void> PortServers::start(Server& server) {
 
 Result<void> PortServers::start() {
   if (!spec_.workspaces.empty()) add(Kind::kFiles);
-  if (spec_.gateway_fd >= 0) add(Kind::kGateway);
-  return start_planned();
-}
-
-Result<void> PortServers::start_files() {
-  add(Kind::kFiles);
-  return start_planned();
-}
-
-Result<void> PortServers::start_planned() {
+  if (spec_.gateway_fd >= 0 && !spec_.spare) add(Kind::kGateway);
   for (Server& server : servers_) SBX_CHECK(start(server), "starting the servers of the ports");
   listener_.changed();
   return {};

@@ -39,10 +39,8 @@ class PortServers {
   PortServers(LaunchSpec& spec, Listener listener) : PortServers(spec, std::move(listener), Starts()) {}
   PortServers(LaunchSpec& spec, Listener listener, Starts starts);
 
-  // Those that the spec asks for; or sbx-files alone. When none runs.
+  // Those that the spec asks for (a spare has no gateway yet), when none runs.
   Result<void> start();
-  Result<void> start_files();
-  bool none() const { return servers_.empty(); }
   void end() { servers_.clear(); }
 
   // The pidfds of those that run, to be polled, and what to do when one of them is readable.
@@ -82,7 +80,6 @@ class PortServers {
   const Server* find(Kind kind) const;
   void add(Kind kind);
   Result<void> start(Server& server);
-  Result<void> start_planned();
   void start_again(Server& server);
   static std::chrono::seconds pause_before(const Server& server);
   Result<void> unmount(Server& server, const Workspace& workspace);

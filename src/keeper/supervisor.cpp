@@ -164,7 +164,7 @@ Result<void> Supervisor::start_worker(UniqueFd state) {
 }
 
 Result<void> Supervisor::start_servers() {
-  if (!spec_.spare) SBX_CHECK(servers_.start(), "starting");
+  SBX_CHECK(servers_.start(), "starting");
   guest_runs_ = true;
   return {};
 }
@@ -177,7 +177,7 @@ Result<void> Supervisor::rehearse_files() {
   workspace.path = kRehearsedPath;
   workspace.source = folder;
   spec_.workspaces = {workspace};
-  return servers_.start_files();
+  return servers_.start();
 }
 
 Result<void> Supervisor::end_rehearsal() {
@@ -313,10 +313,10 @@ Result<UniqueFd> Supervisor::answer(Request request, std::int32_t value) {
       if (guest_runs_ || loading_) break;
       return done(start_servers());
     case Request::kRehearseFiles:
-      if (!spec_.spare || !guest_runs_ || reported_ || !servers_.none()) break;
+      if (!spec_.spare || !guest_runs_ || reported_ || !spec_.workspaces.empty()) break;
       return done(rehearse_files());
     case Request::kRehearsed:
-      if (!spec_.spare || reported_ || servers_.none()) break;
+      if (!spec_.spare || reported_ || spec_.workspaces.empty()) break;
       return done(end_rehearsal());
     case Request::kAdopted:
       if (!spec_.spare || !reported_ || stopping_) break;

@@ -2,7 +2,6 @@
 
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
@@ -203,8 +202,7 @@ Awaitable<Result<void>> Artifacts::build_template(TemplateChoice choice, Progres
   co_await ended.async_wait(asio::posix::stream_descriptor::wait_read,
                             asio::redirect_error(asio::use_awaitable, ignored));
   impatience.cancel();
-  siginfo_t info{};
-  ::waitid(P_PID, static_cast<id_t>(keeper.pid), &info, WEXITED | WNOHANG);
+  reap_keeper(keeper.pid);
   (void)remove_tree(spec.folders.runtime);
   if (ready && !fs::exists(spec.folders.template_folder / "manifest.json")) {
     ready = fail(ErrorCode::kInternal, "the template's keeper ended without a template; see " + log.native());

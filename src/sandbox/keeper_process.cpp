@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/asio/buffer.hpp>
@@ -164,5 +165,10 @@ Result<UniqueFd> open_process(pid_t pid, std::int64_t start_time) {
 }
 
 void kill_process(int pidfd, int signal) { ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0); }
+
+void reap_keeper(pid_t pid) {
+  siginfo_t info{};
+  ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
+}
 
 }  // namespace sbx::sandbox

@@ -39,5 +39,7 @@ std::int64_t process_start_time(pid_t pid);
 Result<UniqueFd> open_process(pid_t pid, std::int64_t start_time);
 
 void kill_process(int pidfd, int signal);
+// Of one that has ended; without effect on an adopted one, which init reaps.
+void reap_keeper(pid_t pid);
 
 }  // namespace sbx::sandbox

@@ -1,5 +1,4 @@
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -140,8 +139,7 @@ Awaitable<void> Lifecycle::wait_for_end(std::string id, std::shared_ptr<Live> li
   boost::system::error_code ignored;
   co_await live->pidfd->async_wait(asio::posix::stream_descriptor::wait_read,
                                    asio::redirect_error(asio::use_awaitable, ignored));
-  siginfo_t info{};
-  ::waitid(P_PID, static_cast<id_t>(live->pid), &info, WEXITED | WNOHANG);  // ECHILD for an adopted one: init reaps it
+  reap_keeper(live->pid);
   live->ended.set();
   if (live->gateway) live->gateway->stop();
   auto guard = co_await lock(id);

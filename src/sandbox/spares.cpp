@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <boost/asio/detached.hpp>
 #include <charconv>
@@ -28,11 +27,6 @@ constexpr auto kMakeDeadline = 60s;
 constexpr auto kEndDeadline = 10s;
 // How often it is looked whether there is something to make or to give up, while there is something to look at.
 constexpr auto kTick = 1s;
-
-void reap(pid_t pid) {
-  siginfo_t info{};
-  ::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
-}
 
 void remove_folders(const fs::path& runtime, const fs::path& sandbox) {
   std::error_code ignored;
@@ -70,7 +64,7 @@ Spare::~Spare() {
     kill_process(pidfd_->native_handle(), SIGKILL);
     pollfd ended{pidfd_->native_handle(), POLLIN, 0};
     (void)::poll(&ended, 1, static_cast<int>(std::chrono::milliseconds(kEndDeadline).count()));
-    reap(pid_);
+    reap_keeper(pid_);
   }
   if (!runtime_folder_.empty()) remove_folders(runtime_folder_, sandbox_folder_);
 }
@@ -256,7 +250,7 @@ Awaitable<void> Spares::discard(std::unique_ptr<Spare> spare) {
     boost::system::error_code ignored;
     co_await spare->pidfd_->async_wait(asio::posix::stream_descriptor::wait_read,
                                        asio::redirect_error(asio::use_awaitable, ignored));
-    reap(std::exchange(spare->pid_, 0));
+    reap_keeper(std::exchange(spare->pid_, 0));
   }
   auto remove = [runtime = std::exchange(spare->runtime_folder_, {}), sandbox = spare->sandbox_folder_] {
     if (!runtime.empty()) remove_folders(runtime, sandbox);

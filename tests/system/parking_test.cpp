@@ -3,9 +3,9 @@
 
 #include <chrono>
 #include <ctime>
-#include <sstream>
 
 #include "instance.h"
+#include "processes.h"
 
 namespace sbx::test {
 namespace {
@@ -15,18 +15,6 @@ bool parked(const Sandbox& sandbox) { return sandbox.inspected().value("parked",
 // Longer than an idle sandbox takes to be parked, twice over.
 bool stays_awake(const Sandbox& sandbox) {
   return stays([&] { return !parked(sandbox); }, std::chrono::seconds(5));
-}
-
-// CPU time of a process, in clock ticks (proc_pid_stat(5), fields 14 and 15).
-long cpu_ticks(int pid) {
-  const auto stat = read_file("/proc/" + std::to_string(pid) + "/stat", 4096).value();
-  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
-  std::string field;
-  for (int i = 3; i < 14; ++i) fields >> field;
-  long user = 0;
-  long system = 0;
-  fields >> user >> system;
-  return user + system;
 }
 
 TEST(Parking, AnIdleSandboxStandsStillAndAnExecWakesItWithARightClock) {

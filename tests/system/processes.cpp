@@ -106,6 +106,18 @@ std::vector<Process> sandbox_processes() {
   return found;
 }
 
+long cpu_ticks(pid_t pid) {
+  const auto stat = read_file("/proc/" + std::to_string(pid) + "/stat", 4096).value_or("");
+  if (stat.empty()) return 0;
+  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
+  std::string field;
+  for (int i = 3; i < 14; ++i) fields >> field;
+  long user = 0;
+  long system = 0;
+  fields >> user >> system;
+  return user + system;
+}
+
 pid_t daemon_pid() {
   const auto text = read_file(home() / "sbxd.pid", 64).value_or("0");
   const auto process = read_process(std::atoi(text.c_str()));

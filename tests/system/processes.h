@@ -28,6 +28,8 @@ bool runs(const Process& process);
 std::vector<Process> processes_using(const std::string& folder);
 // Processes with a descriptor open under $SBX_HOME, but for the daemon and this test: keepers and what they started.
 std::vector<Process> sandbox_processes();
+// CPU time of a process, in clock ticks (proc_pid_stat(5), fields 14 and 15); 0 if there is none.
+long cpu_ticks(pid_t pid);
 pid_t daemon_pid();  // 0: none
 // SIGKILL to one process; false if there was none.
 bool kill_now(pid_t pid);

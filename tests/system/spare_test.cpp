@@ -15,19 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// CPU time of a process, in clock ticks (proc_pid_stat(5), fields 14 and 15).
-long cpu_ticks(pid_t pid) {
-  const auto stat = read_file("/proc/" + std::to_string(pid) + "/stat", 4096).value_or("");
-  if (stat.empty()) return 0;
-  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
-  std::string field;
-  for (int i = 3; i < 14; ++i) fields >> field;
-  long user = 0;
-  long system = 0;
-  fields >> user >> system;
-  return user + system;
-}
-
 long ticks_of(const std::vector<Process>& processes) {
   long sum = 0;
   for (const auto& process : processes) sum += cpu_ticks(process.pid);
